@@ -1,0 +1,4 @@
+//! What both daemons need of the machine they run on: objects below a root, the state directory, the
+//! control socket, framed connections, signals and the log on stderr.
+//!
+//! Knows neither FUSE nor the log of records, and decides nothing about replication.

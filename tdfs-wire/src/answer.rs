@@ -1,0 +1,151 @@
+//! Want and answer: how a slave asks for the state of an object, and how the master tells it.
+//!
+//! An answer is exact as of the LSN in its frame and stands in the stream at that place, so for the
+//! slave it is one more thing in the order (DESIGN section 7). Layout of an answer's payload: u32 length
+//! of the head, head (codec), bulk.
+
+use crate::codec::{self, CodecError, MESSAGE_BYTES_MAX};
+use crate::object::{Child, Meta};
+use crate::{Frame, Lsn, TreePath, frame::Codec, frame::FrameKind};
+use serde::{Deserialize, Serialize};
+
+/// Content is compared and sent in blocks of this many bytes.
+pub const BLOCK_BYTES: u64 = 128 * 1024;
+/// Most blocks that one want asks for.
+pub const BLOCKS_MAX: usize = 8;
+
+/// A slave's question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Want {
+    /// Chosen by the slave, told again in the answer.
+    pub id: u64,
+    /// The object it is about.
+    pub path: TreePath,
+    /// What of it.
+    pub what: Wanted,
+}
+
+/// What a want asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wanted {
+    /// The names in a directory, and the directory's own meta.
+    Listing,
+    /// The meta, and of a regular file the content from `offset` on: at most [`BLOCKS_MAX`] blocks.
+    Object {
+        /// A multiple of [`BLOCK_BYTES`].
+        offset: u64,
+        /// BLAKE3 of the blocks as they stand at the slave, from `offset` on, the last maybe short; those
+        /// that are equal are not sent. Empty: the slave has nothing.
+        hashes: Vec<[u8; 32]>,
+    },
+}
+
+/// How a stretch of content stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stretch {
+    /// So many bytes are as the slave has them.
+    Same(u64),
+    /// So many bytes are a hole.
+    Hole(u64),
+    /// So many bytes stand next in the answer's bulk.
+    Data(u32),
+}
+
+/// The head of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The id of the want.
+    pub id: u64,
+    /// The object, as asked for.
+    pub path: TreePath,
+    /// How it stands.
+    pub found: Found,
+}
+
+/// What the master found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Found {
+    /// There is no such object (or it is no directory where a listing was asked for).
+    Gone,
+    /// A directory. Large ones span several answers, which follow each other without a record in between.
+    Listing {
+        /// The directory itself.
+        meta: Meta,
+        /// Names, sorted, without repetition over all parts.
+        children: Vec<Child>,
+        /// False while more parts follow.
+        last: bool,
+    },
+    /// An object with the asked stretch of its content in order.
+    Object {
+        /// The object.
+        meta: Meta,
+        /// The master's inode number.
+        ino: u64,
+        /// How many names it has.
+        links: u64,
+        /// Content from the asked offset on.
+        stretches: Vec<Stretch>,
+    },
+}
+
+impl Answer {
+    /// Makes the frame that carries it.
+    ///
+    /// # Errors
+    /// When the head is over its limit.
+    pub fn frame(&self, as_of: Lsn, bulk: &[u8], codec: Codec) -> Result<Frame, CodecError> {
+        let head = codec::encode_message(self)?;
+        let mut raw = Vec::with_capacity(4 + head.len() + bulk.len());
+        raw.extend_from_slice(&u32::try_from(head.len()).expect("limited by the codec").to_le_bytes());
+        raw.extend_from_slice(&head);
+        raw.extend_from_slice(bulk);
+        if raw.len() > crate::frame::FRAME_BYTES_MAX {
+            let (len, max) = (raw.len(), crate::frame::FRAME_BYTES_MAX);
+            return Err(CodecError::TooLong { what: "answer", len, max });
+        }
+        Ok(Frame::new(FrameKind::Answer { as_of }, codec, raw))
+    }
+
+    /// Reads an opened payload; returns the head and the bulk.
+    pub fn parse(payload: &[u8]) -> Result<(Answer, &[u8]), CodecError> {
+        let invalid = |why: &str| CodecError::Invalid { what: "answer", why: why.into() };
+        let (length, rest) = payload.split_first_chunk::<4>().ok_or_else(|| invalid("no length"))?;
+        let length = u32::from_le_bytes(*length) as usize;
+        if length > MESSAGE_BYTES_MAX || length > rest.len() {
+            return Err(invalid("its head is longer than it"));
+        }
+        let (head, bulk) = rest.split_at(length);
+        let answer: Answer = codec::decode_message(head)?;
+        let told: u64 = match &answer.found {
+            Found::Object { stretches, .. } => stretches.iter().map(Stretch::bulk_bytes).sum(),
+            Found::Gone | Found::Listing { .. } => 0,
+        };
+        if told != bulk.len() as u64 {
+            return Err(invalid("its stretches do not add up to its bulk"));
+        }
+        Ok((answer, bulk))
+    }
+}
+
+impl Stretch {
+    /// How many bytes of the file it covers.
+    pub fn len(&self) -> u64 {
+        match *self {
+            Stretch::Same(len) | Stretch::Hole(len) => len,
+            Stretch::Data(len) => u64::from(len),
+        }
+    }
+
+    /// True if it covers nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn bulk_bytes(&self) -> u64 {
+        match *self {
+            Stretch::Data(len) => u64::from(len),
+            Stretch::Same(_) | Stretch::Hole(_) => 0,
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Messages: what master and slave tell each other beside records, wants' answers excepted.
+//!
+//! ```text
+//! master                            slave
+//! Hello            ------------->
+//!                  <-------------   Welcome  (or Refuse)
+//! Begin (or Refuse) ------------>
+//! records, answers, Heartbeat -->
+//!                  <-------------   Ack, Report, Want
+//! Bye              <------------>   Bye
+//! ```
+
+use crate::answer::Want;
+use crate::codec::{self, CodecError};
+use crate::frame::{Codec, Frame, FrameKind};
+use crate::{Epoch, Id, Lsn, Position};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Most bytes of a text in a message; senders cut, receivers' frames limit.
+pub const TEXT_BYTES_MAX: usize = 1024;
+/// Most epochs that a lineage tells; older ones can't be continued any more.
+pub const LINEAGE_MAX: usize = 64;
+
+/// From the master to a slave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MasterMessage {
+    /// Opens a connection.
+    Hello(Hello),
+    /// Answers `Welcome`: how it goes on.
+    Begin(Begin),
+    /// Each second, so that silence means something.
+    Heartbeat(Heartbeat),
+    /// The connection can't be used; the reason is for a human.
+    Refuse(String),
+    /// The master ends on purpose.
+    Bye(String),
+}
+
+/// Who the master is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Version of the program, for the log only.
+    pub software: String,
+    /// The filesystem it serves.
+    pub filesystem: Id,
+    /// Its epochs, the present one last: each with the position where it branched off (epoch and LSN in
+    /// the epoch before; None: it continues nothing that is known).
+    pub lineage: Vec<Branch>,
+    /// Head of the present epoch.
+    pub head: Lsn,
+}
+
+/// One epoch and where it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Where its records continue: its LSN 0 is this position. None where that can't be known.
+    pub from: Option<Position>,
+}
+
+/// How the stream begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// The epoch that the records belong to.
+    pub epoch: Epoch,
+    /// The first record that will come is the one after this.
+    pub after: Lsn,
+    /// Whether the log is enough.
+    pub plan: Plan,
+}
+
+/// What the slave has to do beside applying records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Plan {
+    /// Nothing: the log has all it lacks.
+    Stream,
+    /// The whole replica is made equal by wants; it counts as equal again when nothing is wanted.
+    Resync,
+}
+
+/// Sign of life of the master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Newest record of the log.
+    pub head: Lsn,
+    /// Newest record that is on the master's disk, with its effect.
+    pub durable: Lsn,
+    /// The master's clock: nanoseconds since 1970.
+    pub time_ns: i64,
+}
+
+/// From a slave to its master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SlaveMessage {
+    /// Answers `Hello`.
+    Welcome(Welcome),
+    /// How far it is; also its sign of life.
+    Ack(Ack),
+    /// How it stands; sent when it changed.
+    Report(Report),
+    /// It needs the state of an object.
+    Want(Want),
+    /// The connection can't be used; the reason is for a human.
+    Refuse(String),
+    /// The slave ends on purpose.
+    Bye(String),
+}
+
+/// Who the slave is and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Version of the program, for the log only.
+    pub software: String,
+    /// The replica.
+    pub replica: Id,
+    /// How far it is.
+    pub standing: Standing,
+    /// What of promise P3 its file system or its rights can't carry, in words.
+    pub not_carried: Vec<String>,
+}
+
+/// What a replica is when a connection begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// It has never had content of any master.
+    New,
+    /// It equals the tree of its master as of a position.
+    Equal {
+        /// Applied up to here.
+        applied: Position,
+        /// On disk up to here (same epoch).
+        durable: Lsn,
+    },
+    /// A resync of it was not finished.
+    Resyncing {
+        /// Applied up to here.
+        applied: Position,
+    },
+}
+
+/// How far a slave is. Invariant: durable <= applied <= received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// Newest record taken off the connection.
+    pub received: Lsn,
+    /// Newest record done in the replica.
+    pub applied: Lsn,
+    /// Newest record on the slave's disk, with its effect.
+    pub durable: Lsn,
+}
+
+/// How a slave stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// A resync is going on: the replica is known not to be equal, or not known to be.
+    pub resyncing: bool,
+    /// A check is going on that has found no difference so far.
+    pub checking: bool,
+    /// Why the next record can't be applied at present; it is tried again.
+    pub stalled: Option<String>,
+    /// How often the replica contradicted a record since the slave's state began.
+    pub divergences: u64,
+    /// The latest thing that a human may want to know of.
+    pub last_error: Option<String>,
+}
+
+/// A message of one of the two directions.
+pub trait Message: Serialize + DeserializeOwned {
+    /// Makes the frame that carries it.
+    ///
+    /// # Errors
+    /// When it is over the codec's limit.
+    fn frame(&self) -> Result<Frame, CodecError> {
+        Ok(Frame::new(FrameKind::Message, Codec::Stored, codec::encode_message(self)?))
+    }
+
+    /// Reads an opened payload.
+    fn parse(payload: &[u8]) -> Result<Self, CodecError> {
+        codec::decode_message(payload)
+    }
+}
+
+impl Message for MasterMessage {}
+impl Message for SlaveMessage {}

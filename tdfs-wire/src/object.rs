@@ -1,0 +1,69 @@
+//! What an object of a tree is and how it stands: the facts of promise P3 that two ends compare.
+//!
+//! Used by answers and by whoever makes two objects equal. Never touches a file system.
+
+use crate::op::XattrName;
+use crate::{Name, Time};
+use serde::{Deserialize, Serialize};
+
+/// The type of an object, with what can't change while it lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link with its target.
+    Symlink(#[serde(with = "crate::bytes")] Vec<u8>),
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device, by its number (dev_t as Linux encodes it in 64 bits).
+    Char(u64),
+    /// A block device, by its number.
+    Block(u64),
+}
+
+/// All of an object but its names and content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// What it is.
+    pub kind: Kind,
+    /// 07777 bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Its mtime.
+    pub mtime: Time,
+    /// Bytes of content; 0 for what is no regular file.
+    pub size: u64,
+    /// Its carried xattrs and ACLs, sorted by name.
+    pub xattrs: Vec<Xattr>,
+}
+
+/// One extended attribute.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Xattr {
+    /// Its name.
+    pub name: XattrName,
+    /// Its value, at most 64 KiB.
+    #[serde(with = "crate::bytes")]
+    pub value: Vec<u8>,
+}
+
+/// One name of a listed directory. Name, kind and inode are exact; the meta is a hint: it was read
+/// without the child's own lock (DESIGN section 7, rule 3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Child {
+    /// Its name in the directory.
+    pub name: Name,
+    /// The master's inode number: equal numbers are names of one object.
+    pub ino: u64,
+    /// How many names it has in all.
+    pub links: u64,
+    /// How it stood.
+    pub meta: Meta,
+}

@@ -1,0 +1,18 @@
+//! Versions of what leaves the process: the protocol on the wire, the files in a state directory.
+//!
+//! A change of a layout adds a line here, with its reason, or the golden tests fail.
+
+/// Protocol versions, newest last:
+///
+/// * 1: the first.
+pub const PROTOCOL: u16 = 1;
+
+/// Versions of the log segments' layout, newest last:
+///
+/// * 1: the first.
+pub const LOG: u16 = 1;
+
+/// Versions of the state files, newest last:
+///
+/// * 1: the first.
+pub const STATE: u16 = 1;

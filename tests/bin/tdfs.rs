@@ -1,0 +1,5 @@
+//! The master daemon as a program of this package, so that the tests can start and kill it.
+
+fn main() -> std::process::ExitCode {
+    tdfs::main_from_args()
+}

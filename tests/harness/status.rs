@@ -1,0 +1,67 @@
+//! What `tdfs status --json` says, as types (issue 2 fixes the keys; more may come).
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+/// The answer of a master.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Status {
+    /// `master`.
+    pub role: String,
+    /// The unbroken history; its form is tdfs's own.
+    pub epoch: serde_json::Value,
+    /// LSN of the newest appended record.
+    pub head: u64,
+    /// In the order of `-c`.
+    pub slaves: Vec<SlaveStatus>,
+}
+
+/// What the master knows of one slave.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SlaveStatus {
+    /// As given with `-c`.
+    pub address: String,
+    /// One of `STATES`.
+    pub state: String,
+    /// Last LSN put on the wire.
+    pub sent: u64,
+    /// Last LSN taken off the wire.
+    pub received: u64,
+    /// Last LSN done in the replica.
+    pub applied: u64,
+    /// Last LSN on the slave's disk.
+    pub durable: u64,
+    /// head - applied.
+    pub lag_records: u64,
+    /// The same in bytes.
+    pub lag_bytes: u64,
+    /// The same as age.
+    pub lag_seconds: f64,
+    /// Why it does not go on, or did not.
+    pub last_error: Option<String>,
+    /// Times that trees had to be compared.
+    pub resyncs: u64,
+    /// Records that the replica contradicted.
+    pub divergences: u64,
+    /// A check that has found no difference yet is running.
+    pub checking: bool,
+}
+
+/// The names that issue 2 gives to the states of a slave.
+pub const STATES: [&str; 8] =
+    ["connecting", "handshake", "catchup", "streaming", "resyncing", "stalled", "refused", "away"];
+
+impl Status {
+    /// Reads it and checks what must hold of any status.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        let text = String::from_utf8_lossy(json);
+        let status: Self = serde_json::from_slice(json).with_context(|| format!("parse status {text}"))?;
+        anyhow::ensure!(status.role == "master", "role is {:?}, not master", status.role);
+        for slave in &status.slaves {
+            anyhow::ensure!(STATES.contains(&slave.state.as_str()), "unknown state {:?}", slave.state);
+            let chain = slave.durable <= slave.applied && slave.applied <= slave.received;
+            anyhow::ensure!(chain && slave.received <= slave.sent, "positions out of order: {slave:?}");
+        }
+        Ok(status)
+    }
+}

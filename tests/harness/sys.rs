@@ -1,0 +1,88 @@
+//! The system calls that need `unsafe`, each behind a safe function. The only place with unsafe code.
+#![allow(unsafe_code, reason = "mapped memory, record locks and unshare have no safe wrapper")]
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+
+use memmap2::{MmapMut, MmapOptions};
+
+/// A mapping of a file that other processes may change under us, as memory always is in these tests.
+#[derive(Debug)]
+pub struct Mapping(MmapMut);
+
+impl Mapping {
+    /// Maps `len` bytes of `file` shared: stores reach the file.
+    pub fn shared(file: &File, len: usize) -> io::Result<Self> {
+        // SAFETY: only bytes are read and written through it, by copies; any value is a valid byte. A file
+        // that another test thread truncates meanwhile would raise SIGBUS: callers map files of their own.
+        unsafe { MmapOptions::new().len(len).map_mut(file) }.map(Self)
+    }
+
+    /// Maps `len` bytes of `file` privately: stores stay in this process.
+    pub fn private(file: &File, len: usize) -> io::Result<Self> {
+        // SAFETY: as for `shared`.
+        unsafe { MmapOptions::new().len(len).map_copy(file) }.map(Self)
+    }
+
+    /// Stores `bytes` at `offset`.
+    pub fn store(&mut self, offset: usize, bytes: &[u8]) {
+        self.0[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Loads the bytes of `range`.
+    pub fn load(&self, range: Range<usize>) -> Vec<u8> {
+        self.0[range].to_vec()
+    }
+
+    /// msync(2).
+    pub fn flush(&self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// A kind of record lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordLock {
+    /// Belongs to the process.
+    Process,
+    /// Belongs to the open file (OFD).
+    OpenFile,
+}
+
+/// Sets (or with `exclusive` None removes) a record lock on `range` of `file`, without waiting.
+pub fn lock_range(
+    file: &File,
+    kind: RecordLock,
+    range: Range<i64>,
+    exclusive: Option<bool>,
+) -> io::Result<()> {
+    let lock_type = match exclusive {
+        Some(true) => libc::F_WRLCK,
+        Some(false) => libc::F_RDLCK,
+        None => libc::F_UNLCK,
+    };
+    let command = match kind {
+        RecordLock::Process => libc::F_SETLK,
+        RecordLock::OpenFile => libc::F_OFD_SETLK,
+    };
+    let lock = libc::flock {
+        l_type: i16::try_from(lock_type).expect("fit a lock type into 16 bits"),
+        l_whence: 0,
+        l_start: range.start,
+        l_len: range.end - range.start,
+        l_pid: 0,
+    };
+    // SAFETY: the fd is open while `file` is borrowed and `lock` outlives the call.
+    match unsafe { libc::fcntl(file.as_raw_fd(), command, &raw const lock) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Gives the calling thread a umask and a working directory of its own.
+pub fn own_umask_and_directory() -> io::Result<()> {
+    // SAFETY: CLONE_FS parts neither file descriptors nor memory, so no invariant of std is touched.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }.map_err(io::Error::from)
+}
