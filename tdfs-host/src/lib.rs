@@ -2,3 +2,10 @@
 //! control socket, framed connections, signals and the log on stderr.
 //!
 //! Knows neither FUSE nor the log of records, and decides nothing about replication.
+
+pub mod control;
+pub mod daemon;
+pub mod link;
+pub mod object;
+pub mod state;
+pub mod sys;

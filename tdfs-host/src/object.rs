@@ -1,0 +1,232 @@
+//! Objects of a tree by file descriptor: reach them one component at a time, read and set what P3 names.
+//!
+//! Used by the master's `passthrough` and `resync` and by the slave's `replay`. A *path fd* (O_PATH) names
+//! an object without opening it, so a FIFO or a device is never opened; content is only reached through
+//! [`reopen`], which refuses all but regular files. Nothing here follows a symbolic link.
+
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags, Timespec, Timestamps, XattrFlags,
+};
+use rustix::io::{Errno, Result};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use tdfs_wire::Time;
+use tdfs_wire::object::{Kind, Meta, Xattr};
+use tdfs_wire::op::{XATTR_VALUE_BYTES_MAX, XattrName};
+
+/// "Leave this time as it is" (utimensat(2)).
+const UTIME_OMIT: i64 = 0x3fff_fffe;
+/// Longest symlink target in bytes, without the NUL of PATH_MAX.
+const SYMLINK_BYTES_MAX: usize = 4095;
+
+/// What [`stat`] reads: the basic fields and the birth time.
+pub const STAT_FIELDS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+/// Opens the object `name` in `dir` as a path fd, whatever it is, without leaving the file system.
+///
+/// # Errors
+/// Those of openat2(2): ENOENT, EXDEV where something is mounted, ENAMETOOLONG ...
+pub fn open_path(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
+    open_at(dir, name, OFlags::PATH)
+}
+
+/// Opens the directory `name` in `dir` as a path fd. ENOTDIR for anything else, a symlink too.
+pub fn open_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
+    open_at(dir, name, OFlags::PATH | OFlags::DIRECTORY)
+}
+
+fn open_at(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    loop {
+        // EAGAIN: the kernel could not rule out an escape while something was renamed; openat2(2) says: again.
+        match rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Opens what the path fd names, for reading directories or the content of regular files.
+///
+/// # Errors
+/// EINVAL for what is neither a directory nor a regular file: a device or FIFO must never be opened.
+pub fn reopen(path_fd: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd> {
+    let mode = stat(path_fd)?.stx_mode;
+    if !matches!(u32::from(mode) & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR) {
+        return Err(Errno::INVAL);
+    }
+    rustix::fs::openat(CWD, proc_path(path_fd), flags | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The path below /proc by which calls that take no path fd reach what it names.
+pub fn proc_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Stats what `fd` names (a path fd will do).
+pub fn stat(fd: BorrowedFd<'_>) -> Result<Statx> {
+    rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, STAT_FIELDS)
+}
+
+/// Stats the object `name` in `dir`; a symlink itself.
+pub fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Statx> {
+    rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC, STAT_FIELDS)
+}
+
+/// The device that a stat says the object lives on.
+pub fn device(stat: &Statx) -> u64 {
+    rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor)
+}
+
+/// The number of a device node.
+pub fn node_device(stat: &Statx) -> u64 {
+    rustix::fs::makedev(stat.stx_rdev_major, stat.stx_rdev_minor)
+}
+
+/// The S_IFMT bits of a stat.
+pub fn file_type(stat: &Statx) -> u32 {
+    u32::from(stat.stx_mode) & libc::S_IFMT
+}
+
+/// The 07777 bits of a stat.
+pub fn permissions(stat: &Statx) -> u32 {
+    u32::from(stat.stx_mode) & 0o7777
+}
+
+/// The mtime of a stat.
+pub fn mtime(stat: &Statx) -> Time {
+    Time { sec: stat.stx_mtime.tv_sec, nsec: stat.stx_mtime.tv_nsec }
+}
+
+/// What the object is; reads the target of a symlink.
+pub fn kind(path_fd: BorrowedFd<'_>, stat: &Statx) -> Result<Kind> {
+    Ok(match file_type(stat) {
+        libc::S_IFREG => Kind::File,
+        libc::S_IFDIR => Kind::Directory,
+        libc::S_IFLNK => Kind::Symlink(read_link(path_fd)?),
+        libc::S_IFIFO => Kind::Fifo,
+        libc::S_IFSOCK => Kind::Socket,
+        libc::S_IFCHR => Kind::Char(node_device(stat)),
+        _ => Kind::Block(node_device(stat)),
+    })
+}
+
+/// The target of the symlink that the path fd names.
+pub fn read_link(path_fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    Ok(rustix::fs::readlinkat(path_fd, c"", Vec::with_capacity(SYMLINK_BYTES_MAX + 1))?.into_bytes())
+}
+
+/// All of the object but names and content.
+pub fn meta(path_fd: BorrowedFd<'_>, stat: &Statx) -> Result<Meta> {
+    let kind = kind(path_fd, stat)?;
+    let size = if kind == Kind::File { stat.stx_size } else { 0 };
+    Ok(Meta {
+        kind,
+        mode: permissions(stat),
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        mtime: mtime(stat),
+        size,
+        xattrs: xattrs(path_fd)?,
+    })
+}
+
+/// Sets the 07777 bits of what is no symlink.
+pub fn set_mode(path_fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
+    rustix::fs::chmodat(CWD, proc_path(path_fd), Mode::from_raw_mode(mode), AtFlags::empty())
+}
+
+/// Sets owner and group; None leaves one as it is. The kernel may clear setuid, setgid and capabilities.
+pub fn set_owner(path_fd: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    let (uid, gid) = (uid.map(rustix::fs::Uid::from_raw), gid.map(rustix::fs::Gid::from_raw));
+    rustix::fs::chownat(path_fd, c"", uid, gid, AtFlags::EMPTY_PATH)
+}
+
+/// Sets the mtime and leaves the atime.
+pub fn set_mtime(path_fd: BorrowedFd<'_>, mtime: Time) -> Result<()> {
+    set_times(path_fd, None, Some(Timespec { tv_sec: mtime.sec, tv_nsec: i64::from(mtime.nsec) }))
+}
+
+/// Sets atime and mtime; None leaves one as it is. A tv_nsec of UTIME_NOW means now.
+pub fn set_times(path_fd: BorrowedFd<'_>, atime: Option<Timespec>, mtime: Option<Timespec>) -> Result<()> {
+    let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    let times = Timestamps { last_access: atime.unwrap_or(omit), last_modification: mtime.unwrap_or(omit) };
+    rustix::fs::utimensat(path_fd, c"", &times, AtFlags::EMPTY_PATH)
+}
+
+/// The carried xattrs with their values, sorted by name. None where the file system knows no xattrs.
+pub fn xattrs(path_fd: BorrowedFd<'_>) -> Result<Vec<Xattr>> {
+    let names = match list_xattrs(path_fd) {
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        names => names?,
+    };
+    let mut found = Vec::new();
+    for name in names.split(|&b| b == 0) {
+        let Some(carried) = XattrName::new(name) else { continue };
+        match get_xattr(path_fd, name) {
+            Ok(value) => found.push(Xattr { name: carried, value }),
+            Err(Errno::NODATA) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The names of all xattrs, each ended by NUL, carried or not.
+pub fn list_xattrs(path_fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    read_growing(|buffer| rustix::fs::listxattr(proc_path(path_fd), buffer))
+}
+
+/// The value of an xattr. ENODATA where it has none of that name.
+pub fn get_xattr(path_fd: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<u8>> {
+    read_growing(|buffer| rustix::fs::getxattr(proc_path(path_fd), name, buffer))
+}
+
+/// Most are short: one call with a small buffer, a second one where it was too small.
+fn read_growing(read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
+    let mut short = [0u8; 256];
+    match read(&mut short) {
+        Ok(len) => return Ok(short[..len].to_vec()),
+        Err(Errno::RANGE) => {}
+        Err(e) => return Err(e),
+    }
+    let mut buffer = vec![0; XATTR_VALUE_BYTES_MAX];
+    let len = read(&mut buffer)?;
+    buffer.truncate(len);
+    Ok(buffer)
+}
+
+/// Sets an xattr or ACL.
+pub fn set_xattr(path_fd: BorrowedFd<'_>, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
+    rustix::fs::setxattr(proc_path(path_fd), name, value, flags)
+}
+
+/// Removes an xattr or ACL. ENODATA where it has none of that name.
+pub fn remove_xattr(path_fd: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    rustix::fs::removexattr(proc_path(path_fd), name)
+}
+
+/// The names in the directory that the path fd names, without `.` and `..`, with their S_IFMT bits where
+/// the file system tells them, in no order.
+pub fn list_names(path_fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
+    let dir = reopen(path_fd, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let mut names = Vec::new();
+    for item in rustix::fs::Dir::new(dir)? {
+        let item = item?;
+        let name = item.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    Ok(names)
+}
+
+/// True if both name the same object.
+pub fn same_object(a: impl AsFd, b: impl AsFd) -> Result<bool> {
+    let (a, b) = (stat(a.as_fd())?, stat(b.as_fd())?);
+    Ok(a.stx_ino == b.stx_ino && device(&a) == device(&b))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! The command line: the contract with users and outside tests.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Mirrors a live directory tree to slaves, by way of FUSE and one ordered log.
+#[derive(Debug, Parser)]
+#[command(name = "tdfs", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "Exit codes: 0 ended cleanly; 1 failed while running; 2 wrong use. See tdfs(8).")]
+pub struct Args {
+    /// What to do instead of serving a directory.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// What to serve.
+    #[command(flatten)]
+    pub serve: Option<Serve>,
+}
+
+/// Serving a directory.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Serve {
+    /// The directory that is distributed.
+    #[arg(short = 'm', long = "master", value_name = "DIR")]
+    pub directory: PathBuf,
+    /// A slave: HOST, HOST:PORT, [V6]:PORT, or a path of this machine (beginning with / ./ ../); repeatable.
+    #[arg(short = 'c', long = "connect", value_name = "SLAVE")]
+    pub slaves: Vec<String>,
+    /// Compression on the wire: 0 none, 1 LZF.
+    #[arg(short = 'z', long = "compress", value_name = "0|1", value_enum, default_value = "0")]
+    pub compress: Compress,
+    /// Turn TCP_NODELAY off.
+    #[arg(short = 'n', long = "nagle")]
+    pub nagle: bool,
+    /// Where tdfs keeps its log and state [default: below /var/lib/tdfs, or $XDG_STATE_HOME/tdfs].
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Most bytes of log that are kept for slaves that lag behind.
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 30)]
+    pub log_max: u64,
+    /// Serve a directory in which other file systems are mounted, without what is in those.
+    #[arg(long)]
+    pub skip_mounts: bool,
+    /// Talk to slaves in plain TCP, without encryption and without asking who they are.
+    #[arg(long)]
+    pub insecure: bool,
+    /// Where to mount [default: over DIR itself].
+    pub mountpoint: Option<PathBuf>,
+}
+
+/// Values of `-z`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Compress {
+    /// None.
+    #[value(name = "0")]
+    Stored,
+    /// LZF.
+    #[value(name = "1")]
+    Lzf,
+}
+
+/// Commands to a running tdfs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show how master and slaves stand.
+    Status {
+        /// Which tdfs.
+        #[command(flatten)]
+        of: Of,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Wait until every slave has applied all that was changed so far.
+    Wait {
+        /// Which tdfs.
+        #[command(flatten)]
+        of: Of,
+        /// Give up after so many seconds [default: never].
+        #[arg(long, value_name = "SECONDS")]
+        timeout: Option<u64>,
+    },
+}
+
+/// Which tdfs a command is for.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Of {
+    /// The directory that it serves.
+    #[arg(short = 'm', long = "master", value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Its state directory, if it is not the default one.
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+}

@@ -1,0 +1,482 @@
+//! FUSE, by fuser: unpacks a request, calls `passthrough`, packs the answer - nothing else. The only module
+//! that knows fuser's types.
+//!
+//! What it does not keep: open files and directories. OPEN and OPENDIR are answered ENOSYS, which makes the
+//! kernel open by itself and send neither request again, nor RELEASE; CREATE likewise, so a new file is one
+//! MKNOD. The kernel caches names, attributes and content for very long, as nobody else changes the tree.
+
+pub mod mount;
+mod offload;
+mod reply;
+
+use crate::passthrough::{Caller, DirItem, Passthrough, Range, SetTime, SetTimes};
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use offload::Offload;
+use reply::TTL;
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+/// What the kernel has to offer, or we can't work (all there since Linux 5.11).
+const REQUIRED: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT
+    .union(InitFlags::FUSE_NO_OPENDIR_SUPPORT)
+    .union(InitFlags::FUSE_DONT_MASK)
+    .union(InitFlags::FUSE_POSIX_ACL);
+
+/// What we ask for if it is offered.
+const WISHED: InitFlags = InitFlags::FUSE_HANDLE_KILLPRIV_V2
+    .union(InitFlags::FUSE_PARALLEL_DIROPS)
+    .union(InitFlags::FUSE_DO_READDIRPLUS)
+    .union(InitFlags::FUSE_READDIRPLUS_AUTO)
+    .union(InitFlags::FUSE_CACHE_SYMLINKS)
+    .union(InitFlags::FUSE_ASYNC_DIO)
+    .union(InitFlags::FUSE_EXPLICIT_INVAL_DATA)
+    .union(InitFlags::FUSE_ABORT_ERROR);
+
+/// Requests that the kernel may send ahead (readahead, write-back of mapped pages).
+const BACKGROUND_MAX: u16 = 64;
+
+/// The adapter between fuser and `passthrough`.
+pub struct Adapter {
+    passthrough: Arc<Passthrough>,
+    notifier: Arc<OnceLock<fuser::Notifier>>,
+    offload: Offload,
+}
+
+impl Adapter {
+    /// An adapter for one mount. `notifier` is set once the session exists.
+    pub fn new(
+        passthrough: Arc<Passthrough>,
+        notifier: Arc<OnceLock<fuser::Notifier>>,
+    ) -> io::Result<Adapter> {
+        Ok(Adapter { passthrough, notifier, offload: Offload::start()? })
+    }
+
+    /// Makes the kernel ask for the attributes of a file again: its mode changed beside a write.
+    fn forget_attributes(&self, ino: INodeNo) {
+        if let Some(notifier) = self.notifier.get()
+            && let Err(e) = notifier.inval_inode(ino, -1, 0)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!("tell the kernel of a changed mode: {e}");
+        }
+    }
+
+    fn set_attributes(&self, ino: u64, caller: Caller, set: &SetAttr) -> rustix::io::Result<()> {
+        let fs = &self.passthrough;
+        if let Some(size) = set.size {
+            if Passthrough::lacks_fsetid(caller) {
+                fs.kill_privileges(ino)?;
+            }
+            fs.truncate(ino, size)?;
+        }
+        if set.uid.is_some() || set.gid.is_some() {
+            fs.chown(ino, set.uid, set.gid)?;
+        }
+        if let Some(mode) = set.mode {
+            fs.chmod(ino, mode)?;
+        }
+        if set.times.atime.is_some() || set.times.mtime.is_some() {
+            fs.set_times(ino, set.times)?;
+        }
+        Ok(())
+    }
+}
+
+struct SetAttr {
+    mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    size: Option<u64>,
+    times: SetTimes,
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid() }
+}
+
+fn set_time(time: TimeOrNow) -> SetTime {
+    match time {
+        TimeOrNow::Now => SetTime::Now,
+        TimeOrNow::SpecificTime(time) => SetTime::To(reply::time_from_fuser(time)),
+    }
+}
+
+/// Answers with the value, or the errno.
+macro_rules! answer {
+    ($operation:literal, $reply:ident, $result:expr, $value:ident => $then:expr) => {
+        match $result {
+            Ok($value) => $then,
+            Err(e) => $reply.error(reply::errno($operation, e)),
+        }
+    };
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        config.add_capabilities(REQUIRED).map_err(|missing| {
+            io::Error::other(format!("this kernel's FUSE is too old for tdfs: it lacks {missing:?}"))
+        })?;
+        let offered = WISHED & config.capabilities();
+        config.add_capabilities(offered).map_err(|e| io::Error::other(format!("FUSE: {e:?}")))?;
+        // Both may be clipped by the kernel; its maximum is then taken.
+        let _ = config.set_max_background(BACKGROUND_MAX);
+        let _ = config.set_max_readahead(1 << 20);
+        let max_write = u32::try_from(crate::passthrough::WRITE_BYTES_MAX).unwrap_or(u32::MAX);
+        config
+            .set_max_write(max_write)
+            .map_err(|most| io::Error::other(format!("max_write above {most}")))?;
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.passthrough.lookup(parent.0, name.as_bytes()) {
+            Ok(seen) => reply.entry(&TTL, &reply::attr(&seen), reply::generation(&seen.stat)),
+            // nodeid 0: "there is nothing of that name", to be remembered.
+            Err(rustix::io::Errno::NOENT) => reply.entry(&TTL, &reply::nothing(), Generation(0)),
+            Err(e) => reply.error(reply::errno("lookup", e)),
+        }
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
+        self.passthrough.forget(ino.0, count);
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        answer!("getattr", reply, self.passthrough.getattr(ino.0), seen => reply.attr(&TTL, &reply::attr(&seen)));
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let times = SetTimes { atime: atime.map(set_time), mtime: mtime.map(set_time) };
+        let set = SetAttr { mode, uid, gid, size, times };
+        let done = self.set_attributes(ino.0, caller(request), &set);
+        let result = done.and_then(|()| self.passthrough.getattr(ino.0));
+        answer!("setattr", reply, result, seen => reply.attr(&TTL, &reply::attr(&seen)));
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        answer!("readlink", reply, self.passthrough.readlink(ino.0), target => reply.data(&target));
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let spot = (parent.0, name.as_bytes());
+        let made = self.passthrough.mknod(spot, mode, umask, reply::decode_device(rdev), caller(request));
+        answer!("mknod", reply, made, seen => reply.entry(&TTL, &reply::attr(&seen), reply::generation(&seen.stat)));
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let made = self.passthrough.mkdir((parent.0, name.as_bytes()), mode, umask, caller(request));
+        answer!("mkdir", reply, made, seen => reply.entry(&TTL, &reply::attr(&seen), reply::generation(&seen.stat)));
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        answer!("unlink", reply, self.passthrough.unlink((parent.0, name.as_bytes())), _done => reply.ok());
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        answer!("rmdir", reply, self.passthrough.rmdir((parent.0, name.as_bytes())), _done => reply.ok());
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let target = target.as_os_str().as_bytes();
+        let made = self.passthrough.symlink((parent.0, name.as_bytes()), target, caller(request));
+        answer!("symlink", reply, made, seen => reply.entry(&TTL, &reply::attr(&seen), reply::generation(&seen.stat)));
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
+        answer!("rename", reply, self.passthrough.rename(from, to, flags.bits()), _done => reply.ok());
+    }
+
+    fn link(&self, _request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        let linked = self.passthrough.link(ino.0, (newparent.0, newname.as_bytes()));
+        answer!("link", reply, linked, seen => reply.entry(&TTL, &reply::attr(&seen), reply::generation(&seen.stat)));
+    }
+
+    fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn create(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        thread_local!(static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+        BUFFER.with_borrow_mut(|buffer| {
+            if buffer.len() < size as usize {
+                buffer.resize(size as usize, 0);
+            }
+            let read = self.passthrough.read(ino.0, offset, &mut buffer[..size as usize]);
+            answer!("read", reply, read, count => reply.data(&buffer[..count]));
+        });
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let killed = if kill { self.passthrough.kill_privileges(ino.0) } else { Ok(false) };
+        let forget = killed.is_ok_and(|killed| killed);
+        let written = killed.and_then(|_| self.passthrough.write(ino.0, offset, data));
+        let count = match written {
+            Ok(count) => u32::try_from(count).unwrap_or(u32::MAX),
+            Err(e) => return reply.error(reply::errno("write", e)),
+        };
+        let data_only = flags.0 & libc::O_SYNC != libc::O_SYNC;
+        if flags.0 & libc::O_DSYNC != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            let passthrough = self.passthrough.clone();
+            self.offload.run(move || match passthrough.fsync(ino.0, data_only) {
+                Ok(()) => reply.written(count),
+                Err(e) => reply.error(reply::errno("fsync", e)),
+            });
+        } else {
+            reply.written(count);
+        }
+        if forget {
+            self.forget_attributes(ino);
+        }
+    }
+
+    fn fsync(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        let passthrough = self.passthrough.clone();
+        self.offload
+            .run(move || answer!("fsync", reply, passthrough.fsync(ino.0, data_only), _done => reply.ok()));
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        let passthrough = self.passthrough.clone();
+        self.offload
+            .run(move || answer!("fsyncdir", reply, passthrough.fsync_dir(ino.0), _done => reply.ok()));
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let read = self.passthrough.read_dir(ino.0, offset, false, |item: &DirItem<'_>| {
+            let full = reply.add(
+                INodeNo(item.ino),
+                item.next,
+                reply::listed_kind(item.kind),
+                OsStr::from_bytes(item.name),
+            );
+            !full
+        });
+        answer!("readdir", reply, read, _done => reply.ok());
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let read = self.passthrough.read_dir(ino.0, offset, true, |item: &DirItem<'_>| {
+            let (attr, generation): (FileAttr, Generation) = match &item.seen {
+                Some(seen) => (reply::attr(seen), reply::generation(&seen.stat)),
+                None => (reply::dots(item.ino), Generation(0)),
+            };
+            let name = OsStr::from_bytes(item.name);
+            !reply.add(attr.ino, item.next, name, &TTL, &attr, generation)
+        });
+        answer!("readdirplus", reply, read, _done => reply.ok());
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        answer!("statfs", reply, self.passthrough.statfs(), s => reply.statfs(
+            s.f_blocks, s.f_bfree, s.f_bavail, s.f_files, s.f_ffree, small(s.f_bsize), small(s.f_namemax),
+            small(s.f_frsize),
+        ));
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let set = self.passthrough.set_xattr(ino.0, name.as_bytes(), value, flags.cast_unsigned());
+        answer!("setxattr", reply, set, _done => reply.ok());
+    }
+
+    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let value = self.passthrough.get_xattr(ino.0, name.as_bytes());
+        answer!("getxattr", reply, value, value => reply::xattr(reply, size, &value));
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.passthrough.list_xattrs(ino.0);
+        answer!("listxattr", reply, names, names => reply::xattr(reply, size, &names));
+    }
+
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let removed = self.passthrough.remove_xattr(ino.0, name.as_bytes());
+        answer!("removexattr", reply, removed, _done => reply.ok());
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        len: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let kill = Passthrough::lacks_fsetid(caller(request));
+        let killed = if kill { self.passthrough.kill_privileges(ino.0) } else { Ok(false) };
+        let range = Range { offset, len };
+        let done = killed.and_then(|_| self.passthrough.allocate(ino.0, range, mode.cast_unsigned()));
+        answer!("fallocate", reply, done, _done => reply.ok());
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let found = u64::try_from(offset)
+            .map_err(|_| rustix::io::Errno::NXIO)
+            .and_then(|offset| self.passthrough.seek(ino.0, offset, whence));
+        answer!("lseek", reply, found, at => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)));
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        ino_in: INodeNo,
+        _fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        _fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let kill = Passthrough::lacks_fsetid(caller(request));
+        let killed = if kill { self.passthrough.kill_privileges(ino_out.0) } else { Ok(false) };
+        let copied =
+            killed.and_then(|_| self.passthrough.copy(ino_in.0, offset_in, ino_out.0, offset_out, len));
+        answer!("copy_file_range", reply, copied, count => reply.written(u32::try_from(count).unwrap_or(u32::MAX)));
+    }
+}

@@ -1,0 +1,136 @@
+//! Who this filesystem is, and which epoch it is in: the master's own state, kept across starts.
+//!
+//! Called by `daemon` at start and at the end. Decides whether the log continues or a new epoch begins.
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tdfs_host::state::StateDir;
+use tdfs_wire::log::{Log, LogError, Options};
+use tdfs_wire::message::{Branch, LINEAGE_MAX};
+use tdfs_wire::{Epoch, Id, Position};
+
+const FILE: &str = "identity.json";
+/// Below the state directory.
+const LOG_DIRECTORY: &str = "log";
+
+/// The state file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Stored {
+    filesystem: Id,
+    /// All epochs that are remembered, the present one last.
+    lineage: Vec<Branch>,
+    /// Boot id of the machine while the log was last open.
+    boot: String,
+    /// The last tdfs ended by itself, with everything on the disk.
+    clean: bool,
+}
+
+/// The filesystem's identity and its open log.
+pub struct Identity {
+    stored: Stored,
+    log: Arc<Log>,
+}
+
+impl Identity {
+    /// Reads or makes the identity and opens the log: the same epoch goes on if every change since its
+    /// beginning is surely in the log, else a new one begins.
+    pub fn open(state: &StateDir) -> anyhow::Result<Identity> {
+        let boot = boot_id()?;
+        let directory = state.path().join(LOG_DIRECTORY);
+        let options = Options::default();
+        let before: Option<Stored> = state.read(FILE)?;
+        let mut stored = match before {
+            Some(stored) => stored,
+            None => Stored { filesystem: random_id()?, lineage: Vec::new(), boot: boot.clone(), clean: true },
+        };
+        let log = match (stored.epoch(), stored.clean || stored.boot == boot) {
+            (Some(epoch), true) => match Log::open(&directory, epoch, options) {
+                Ok((log, recovered)) => {
+                    if recovered.cut_bytes > 0 {
+                        tracing::info!(
+                            "cut {} bytes of an unfinished record off the log",
+                            recovered.cut_bytes
+                        );
+                    }
+                    Some(log)
+                }
+                Err(e @ LogError::Damaged { .. }) => {
+                    tracing::warn!("{e}: a new epoch begins, slaves are made equal by resync");
+                    None
+                }
+                Err(e) => return Err(e).context("open the log"),
+            },
+            (Some(_), false) => {
+                tracing::warn!(
+                    "the machine went down while tdfs ran: a new epoch begins, slaves are made equal by resync"
+                );
+                None
+            }
+            (None, _) => None,
+        };
+        let log = match log {
+            Some(log) => log,
+            None => {
+                let epoch = stored.branch(None)?;
+                Log::create(&directory, epoch, options).context("begin the log")?
+            }
+        };
+        stored.boot = boot;
+        stored.clean = false;
+        state.write(FILE, &stored)?;
+        Ok(Identity { stored, log: Arc::new(log) })
+    }
+
+    /// The filesystem's id.
+    pub fn filesystem(&self) -> Id {
+        self.stored.filesystem
+    }
+
+    /// Its epochs, the present one last.
+    pub fn lineage(&self) -> &[Branch] {
+        &self.stored.lineage
+    }
+
+    /// The log of the present epoch.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// Notes durably that nothing is missing in the log and on the disk.
+    pub fn mark_clean(&mut self, state: &StateDir) -> anyhow::Result<()> {
+        self.log.sync().context("sync the log")?;
+        self.stored.clean = true;
+        state.write(FILE, &self.stored)?;
+        Ok(())
+    }
+}
+
+impl Stored {
+    fn epoch(&self) -> Option<Epoch> {
+        self.lineage.last().map(|branch| branch.epoch)
+    }
+
+    /// Begins a new epoch that continues `from`, where that is known.
+    fn branch(&mut self, from: Option<Position>) -> anyhow::Result<Epoch> {
+        let number = self.epoch().map_or(1, |epoch| epoch.number + 1);
+        let epoch = Epoch { number, id: random_id()? };
+        self.lineage.push(Branch { epoch, from });
+        let surplus = self.lineage.len().saturating_sub(LINEAGE_MAX);
+        self.lineage.drain(..surplus);
+        Ok(epoch)
+    }
+}
+
+fn boot_id() -> anyhow::Result<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot id")?;
+    Ok(text.trim().to_owned())
+}
+
+fn random_id() -> anyhow::Result<Id> {
+    let mut id = [0u8; 16];
+    let filled =
+        rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty()).context("random numbers")?;
+    anyhow::ensure!(filled == id.len(), "the kernel gave too few random numbers");
+    Ok(Id(id))
+}

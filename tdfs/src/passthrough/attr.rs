@@ -1,0 +1,128 @@
+//! Attributes: mode, owner, times. One SETATTR can ask for several: each is a change of its own, so a
+//! half-failed one is recorded as it ended.
+
+use super::{Caller, Object, Passthrough};
+use crate::commit::Change;
+use rustix::fs::{Statx, Timespec};
+use rustix::io::Result;
+use std::os::fd::AsFd;
+use tdfs_host::object;
+use tdfs_wire::op::{AttrOp, Op};
+use tdfs_wire::{Time, TreePath};
+
+/// A time that utimensat(2) is to set.
+#[derive(Clone, Copy, Debug)]
+pub enum SetTime {
+    /// The present.
+    Now,
+    /// This time.
+    To(Time),
+}
+
+/// Both times of utimensat(2).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetTimes {
+    /// Time of last access, not carried to replicas.
+    pub atime: Option<SetTime>,
+    /// Time of last modification.
+    pub mtime: Option<SetTime>,
+}
+
+impl Passthrough {
+    /// Sets the permission bits.
+    pub fn chmod(&self, nodeid: u64, mode: u32) -> Result<()> {
+        self.change_attr(
+            nodeid,
+            |object| object::set_mode(object.fd.as_fd(), mode & 0o7777),
+            |path, stat| Some(AttrOp::Mode { path, mode: object::permissions(stat) }),
+        )
+    }
+
+    /// Sets owner, group or both. The kernel clears setuid, setgid and file capabilities as it sees fit.
+    pub fn chown(&self, nodeid: u64, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        self.change_attr(
+            nodeid,
+            |object| object::set_owner(object.fd.as_fd(), uid, gid),
+            |path, stat| {
+                let (uid, gid, mode) = (stat.stx_uid, stat.stx_gid, object::permissions(stat));
+                Some(AttrOp::Owner { path, uid, gid, mode })
+            },
+        )
+    }
+
+    /// Sets atime, mtime or both.
+    pub fn set_times(&self, nodeid: u64, times: SetTimes) -> Result<()> {
+        let spec = |time| match time {
+            SetTime::Now => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+            SetTime::To(time) => Timespec { tv_sec: time.sec, tv_nsec: i64::from(time.nsec) },
+        };
+        self.change_attr(
+            nodeid,
+            |object| object::set_times(object.fd.as_fd(), times.atime.map(spec), times.mtime.map(spec)),
+            |path, stat| times.mtime.map(|_| AttrOp::Times { path, mtime: object::mtime(stat) }),
+        )
+    }
+
+    /// Clears setuid, setgid and file capabilities of a file that somebody without the right to keep them
+    /// writes to or truncates (FUSE_HANDLE_KILLPRIV_V2 makes that our task). Returns true if there were any.
+    pub fn kill_privileges(&self, nodeid: u64) -> Result<bool> {
+        let file = self.file_shared(nodeid, false)?;
+        let mode = object::permissions(&object::stat(file.as_fd())?);
+        let mut left = mode & !libc::S_ISUID;
+        if mode & libc::S_IXGRP != 0 {
+            left &= !libc::S_ISGID;
+        }
+        let capable = object::get_xattr(file.as_fd(), CAPABILITY).is_ok();
+        if left != mode {
+            self.chmod(nodeid, left)?;
+        }
+        if capable {
+            self.remove_xattr(nodeid, CAPABILITY)?;
+        }
+        Ok(capable || left != mode)
+    }
+
+    /// True if the caller's writes clear setuid and setgid. The kernel decides by CAP_FSETID, which a FUSE
+    /// request does not carry; root has it.
+    pub fn lacks_fsetid(caller: Caller) -> bool {
+        caller.uid != 0
+    }
+
+    fn change_attr(
+        &self,
+        nodeid: u64,
+        set: impl FnOnce(&Object) -> Result<()>,
+        op: impl FnOnce(TreePath, &Statx) -> Option<AttrOp>,
+    ) -> Result<()> {
+        let tree = self.commit.order().shared();
+        let turn = tree.turn(&[], &[self.lock_key(nodeid)]); // a lone lock: its class does not matter
+        let object = self.object(nodeid)?;
+        let bytes = object.path.as_ref().map_or(0, |path| path.as_bytes().len());
+        let changed = self.commit.change(&turn, bytes, || {
+            if let Err(e) = set(&object) {
+                return (Err(e), None);
+            }
+            let stat = match object::stat(object.fd.as_fd()) {
+                Ok(stat) => stat,
+                Err(e) => {
+                    return (Err(e), object.path.map(|path| Change::of(Op::Check { paths: vec![path] })));
+                }
+            };
+            match object.path {
+                Some(path) => (Ok(()), op(path, &stat).map(|op| Change::of(Op::Attr(op)))),
+                None => {
+                    self.note_if_lost(nodeid, object.fd.as_fd(), &stat);
+                    (Ok(()), None)
+                }
+            }
+        });
+        self.dirs.remove(nodeid); // what it lets new objects inherit may be another now
+        changed
+    }
+}
+
+/// The xattr that holds file capabilities (capabilities(7)).
+const CAPABILITY: &[u8] = b"security.capability";
+
+/// "Set it to the present" (utimensat(2)).
+const UTIME_NOW: i64 = 0x3fff_ffff;

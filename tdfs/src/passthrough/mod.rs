@@ -1,0 +1,246 @@
+//! The operations of a file system on the backing tree, with plain arguments and plain results.
+//!
+//! Called by `fuse/`, whose types end there. Each operation that changes something goes through
+//! `commit`; none touches the network. Files by family: `namespace`, `data`, `attr`, `xattr` change,
+//! `lookup` and `dir` read.
+//!
+//! Every path is built and used under the shared tree lock, and what was opened must be the node's own
+//! inode: the kernel caches our answers for very long, so none may be about another object.
+
+mod attr;
+mod cache;
+mod data;
+mod dir;
+mod lookup;
+mod lost;
+mod namespace;
+mod nodes;
+mod xattr;
+
+pub use attr::{SetTime, SetTimes};
+pub use data::{Range, WRITE_BYTES_MAX};
+pub use dir::DirItem;
+pub use lookup::Seen;
+pub use lost::Lost;
+pub use nodes::ROOT;
+
+use crate::commit::{Commit, TreeShared};
+use cache::{Cache, DIRS_MAX, DataFd, Dir, FILES_MAX};
+use nodes::{NodeName, Nodes, Place};
+use rustix::fs::{Mode, OFlags, Statx};
+use rustix::io::{Errno, Result};
+use std::cell::Cell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use tdfs_host::object;
+use tdfs_wire::op::XattrName;
+use tdfs_wire::{Time, TreePath};
+
+/// Who asks (the header of a FUSE request).
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// Effective uid for file systems.
+    pub uid: u32,
+    /// Effective gid for file systems.
+    pub gid: u32,
+}
+
+/// The backing tree, served.
+pub struct Passthrough {
+    root: Arc<Dir>,
+    root_ino: u64,
+    device: u64,
+    owner: Caller,
+    commit: Commit,
+    nodes: Nodes,
+    dirs: Cache<Dir>,
+    files: Cache<DataFd>,
+    lost: Lost,
+}
+
+/// An object that an operation works on: a path fd and, where it has a known name, its path.
+struct Object {
+    fd: OwnedFd,
+    stat: Statx,
+    path: Option<TreePath>,
+}
+
+impl Passthrough {
+    /// Serves the tree below `root`, a path fd of its directory.
+    pub fn new(root: OwnedFd, commit: Commit) -> Result<Passthrough> {
+        let stat = object::stat(root.as_fd())?;
+        Ok(Passthrough {
+            root_ino: stat.stx_ino,
+            device: object::device(&stat),
+            owner: Caller {
+                uid: rustix::process::geteuid().as_raw(),
+                gid: rustix::process::getegid().as_raw(),
+            },
+            root: Arc::new(Dir { fd: root, setgid: false, default_acl: false }),
+            commit,
+            nodes: Nodes::default(),
+            dirs: Cache::new(DIRS_MAX),
+            files: Cache::new(FILES_MAX),
+            lost: Lost::default(),
+        })
+    }
+
+    /// Order locks and log.
+    pub fn commit(&self) -> &Commit {
+        &self.commit
+    }
+
+    /// The path fd of the root.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Objects that were changed while no name of them was known, and are being looked for.
+    pub fn lost(&self) -> &Lost {
+        &self.lost
+    }
+
+    /// nodeid of the object that a stat describes: its inode number, 1 for the root.
+    fn nodeid(&self, stat: &Statx) -> u64 {
+        if stat.stx_ino == self.root_ino { ROOT } else { stat.stx_ino }
+    }
+
+    /// The key of the object's order lock.
+    fn lock_key(&self, nodeid: u64) -> u64 {
+        if nodeid == ROOT { self.root_ino } else { nodeid }
+    }
+
+    /// EXDEV for what lies on another file system than the root.
+    fn same_device(&self, stat: &Statx) -> Result<()> {
+        if object::device(stat) == self.device { Ok(()) } else { Err(Errno::XDEV) }
+    }
+
+    /// The directory of a node, from the cache or opened step by step from the nearest directory that is
+    /// there. Steps are single names, so no path is too long.
+    fn dir(&self, tree: &TreeShared<'_>, nodeid: u64) -> Result<Arc<Dir>> {
+        let _ = tree;
+        self.dir_locked(nodeid)
+    }
+
+    /// [`Passthrough::dir`] for those who hold the tree lock in either way.
+    fn dir_locked(&self, nodeid: u64) -> Result<Arc<Dir>> {
+        let mut missing: Vec<(u64, NodeName)> = Vec::new();
+        let mut at = nodeid;
+        let mut dir = loop {
+            if let Some(dir) = self.dirs.get(at) {
+                break dir;
+            }
+            match self.nodes.place(at)? {
+                Place::Root => {
+                    let root = object::reopen(self.root.as_fd(), OFlags::PATH | OFlags::DIRECTORY)?;
+                    break self.keep_dir(ROOT, root)?;
+                }
+                Place::Nameless(fd) => {
+                    let fd = rustix::io::fcntl_dupfd_cloexec(&*fd, 0)?;
+                    break self.keep_dir(at, fd)?;
+                }
+                Place::Named(name) => {
+                    let parent = name.parent;
+                    missing.push((at, name));
+                    at = parent;
+                }
+            }
+        };
+        while let Some((nodeid, name)) = missing.pop() {
+            dir = self.keep_dir(nodeid, object::open_dir(dir.as_fd(), &name.name)?)?;
+        }
+        Ok(dir)
+    }
+
+    fn keep_dir(&self, nodeid: u64, fd: OwnedFd) -> Result<Arc<Dir>> {
+        let stat = object::stat(fd.as_fd())?;
+        if self.nodeid(&stat) != nodeid {
+            return Err(Errno::STALE);
+        }
+        let acl = object::get_xattr(fd.as_fd(), b"system.posix_acl_default");
+        let setgid = object::permissions(&stat) & libc::S_ISGID != 0;
+        let dir = Arc::new(Dir { fd, setgid, default_acl: acl.is_ok() });
+        self.dirs.put(nodeid, dir.clone());
+        Ok(dir)
+    }
+
+    /// Opens the object of a node as a path fd and finds its path. The caller holds the tree lock; the
+    /// path is exact if it holds the object's lock as well.
+    ///
+    /// A name can move to another object between our look at the table and the open, as long as the
+    /// object's own lock is not held: then we look again.
+    fn object(&self, nodeid: u64) -> Result<Object> {
+        for _ in 0..RETRIES {
+            let fd = match self.nodes.place(nodeid)? {
+                Place::Root => object::reopen(self.root.as_fd(), OFlags::PATH | OFlags::DIRECTORY)?,
+                Place::Nameless(fd) => rustix::io::fcntl_dupfd_cloexec(&*fd, 0)?,
+                Place::Named(name) => {
+                    match object::open_path(self.dir_locked(name.parent)?.as_fd(), &name.name) {
+                        Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV) => continue,
+                        fd => fd?,
+                    }
+                }
+            };
+            let stat = object::stat(fd.as_fd())?;
+            if self.nodeid(&stat) == nodeid {
+                self.same_device(&stat)?;
+                return Ok(Object { path: self.nodes.path(nodeid)?, fd, stat });
+            }
+        }
+        Err(Errno::STALE)
+    }
+
+    /// The open file of a node, from the cache or opened. Only regular files are ever opened.
+    fn file(&self, nodeid: u64, writable: bool) -> Result<Arc<DataFd>> {
+        if let Some(file) = self.files.get(nodeid)
+            && (file.writable || !writable)
+        {
+            return Ok(file);
+        }
+        let object = self.object(nodeid)?;
+        let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+        let fd = match object::reopen(object.fd.as_fd(), access | OFlags::NOATIME) {
+            Err(Errno::PERM) => object::reopen(object.fd.as_fd(), access)?,
+            fd => fd?,
+        };
+        let file = Arc::new(DataFd { fd, writable });
+        self.files.put(nodeid, file.clone());
+        Ok(file)
+    }
+}
+
+/// How often an operation looks again for an object whose name moved away under it.
+const RETRIES: usize = 100;
+
+/// mtime of a directory right after a change of it, for the record; its order lock is held.
+fn mtime_of(fd: BorrowedFd<'_>) -> Result<Time> {
+    Ok(object::mtime(&object::stat(fd)?))
+}
+
+/// Runs `create` under a umask, which is the calling thread's own.
+fn under_umask<T>(umask: u32, create: impl FnOnce() -> Result<T>) -> Result<T> {
+    thread_local!(static UMASK: Cell<Option<u32>> = const { Cell::new(None) });
+    if UMASK.get().is_none() {
+        tdfs_host::sys::unshare_umask()?;
+    }
+    if UMASK.get() != Some(umask) {
+        rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
+        UMASK.set(Some(umask));
+    }
+    create()
+}
+
+/// The ACLs that a new object inherited, in the order in which they stand in a record's bulk.
+fn inherited_acls(fd: BorrowedFd<'_>) -> Result<[Vec<u8>; 2]> {
+    let acl = |name: &[u8]| match object::get_xattr(fd, name) {
+        Ok(value) => Ok(value),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(Vec::new()),
+        Err(e) => Err(e),
+    };
+    Ok([acl(b"system.posix_acl_access")?, acl(b"system.posix_acl_default")?])
+}
+
+/// The name of an xattr if a replica carries it.
+fn carried(name: &[u8]) -> Option<XattrName> {
+    XattrName::new(name)
+}

@@ -1,0 +1,91 @@
+//! Extended attributes and POSIX ACLs: get, list, set, remove. Those that a replica does not carry are
+//! done on the backing tree and not recorded.
+
+use super::{Passthrough, carried};
+use crate::commit::{Change, Outcome};
+use rustix::fs::XattrFlags;
+use rustix::io::{Errno, Result};
+use std::borrow::Cow;
+use std::os::fd::AsFd;
+use tdfs_host::object;
+use tdfs_wire::op::{Op, XATTR_VALUE_BYTES_MAX, XattrOp};
+
+impl Passthrough {
+    /// The value of an xattr. ENODATA where there is none of that name.
+    pub fn get_xattr(&self, nodeid: u64, name: &[u8]) -> Result<Vec<u8>> {
+        let _tree = self.commit.order().shared();
+        if let Some(file) = self.files.get(nodeid) {
+            return object::get_xattr(file.as_fd(), name);
+        }
+        object::get_xattr(self.object(nodeid)?.fd.as_fd(), name)
+    }
+
+    /// The names of all xattrs, each ended by NUL.
+    pub fn list_xattrs(&self, nodeid: u64) -> Result<Vec<u8>> {
+        let _tree = self.commit.order().shared();
+        object::list_xattrs(self.object(nodeid)?.fd.as_fd())
+    }
+
+    /// Sets an xattr or ACL; `flags` are those of setxattr(2).
+    pub fn set_xattr(&self, nodeid: u64, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        if value.len() > XATTR_VALUE_BYTES_MAX {
+            return Err(Errno::TOOBIG);
+        }
+        let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
+        self.change_xattr(nodeid, name, value, |fd| object::set_xattr(fd.as_fd(), name, value, flags))
+    }
+
+    /// Removes an xattr or ACL. ENODATA where there is none of that name.
+    pub fn remove_xattr(&self, nodeid: u64, name: &[u8]) -> Result<()> {
+        self.change_xattr(nodeid, name, &[], |fd| object::remove_xattr(fd.as_fd(), name))
+    }
+
+    fn change_xattr<'a>(
+        &self,
+        nodeid: u64,
+        name: &[u8],
+        value: &'a [u8],
+        set: impl FnOnce(&rustix::fd::OwnedFd) -> Result<()>,
+    ) -> Result<()> {
+        let tree = self.commit.order().shared();
+        let turn = tree.turn(&[], &[self.lock_key(nodeid)]); // a lone lock: its class does not matter
+        let object = self.object(nodeid)?;
+        let bytes = object.path.as_ref().map_or(0, |path| path.as_bytes().len()) + name.len() + value.len();
+        let changed = self.commit.change(&turn, bytes, || -> Outcome<'a, ()> {
+            if let Err(e) = set(&object.fd) {
+                return (Err(e), None);
+            }
+            let Some(xattr) = carried(name) else { return (Ok(()), None) };
+            let Some(path) = object.path else {
+                self.note_if_lost(nodeid, object.fd.as_fd(), &object.stat);
+                return (Ok(()), None);
+            };
+            (Ok(()), Some(xattr_change(&object.fd, path, xattr, value)))
+        });
+        self.dirs.remove(nodeid); // a default ACL may have come or gone
+        changed
+    }
+}
+
+/// What is recorded: the outcome, read back. Setting an ACL that says no more than the mode sets the mode
+/// and leaves no ACL.
+fn xattr_change<'a>(
+    fd: &rustix::fd::OwnedFd,
+    path: tdfs_wire::TreePath,
+    name: tdfs_wire::op::XattrName,
+    value: &'a [u8],
+) -> Change<'a> {
+    let mode = if name.is_acl() {
+        object::stat(fd.as_fd()).ok().map(|stat| object::permissions(&stat))
+    } else {
+        None
+    };
+    match object::get_xattr(fd.as_fd(), name.as_bytes()) {
+        Ok(found) => {
+            let bulk = if found == value { Cow::Borrowed(value) } else { Cow::Owned(found) };
+            Change { op: Op::Xattr(XattrOp::Set { path, name, mode }), bulk }
+        }
+        Err(Errno::NODATA) if mode.is_none() => Change::of(Op::Xattr(XattrOp::Remove { path, name })),
+        Err(_) => Change::of(Op::Check { paths: vec![path] }),
+    }
+}

@@ -1,0 +1,288 @@
+//! Answers wants: reads objects of the backing tree exactly as of an LSN.
+//!
+//! Called by `ship` on threads of their own. Reads below the order locks of `commit`, changes nothing, and
+//! knows no slave. An answer is handed over before the locks are released, so no record that touches the
+//! object can come between the answer's LSN and its place in the stream (DESIGN section 7, rule 2).
+
+use crate::commit::{Commit, TreeShared};
+use crate::passthrough::Passthrough;
+use crate::ship::Answerer;
+use rustix::fs::{OFlags, SeekFrom, Statx};
+use rustix::io::{Errno, Result};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use tdfs_host::object;
+use tdfs_wire::answer::{Answer, BLOCK_BYTES, BLOCKS_MAX, Found, Stretch, Want, Wanted};
+use tdfs_wire::frame::{Codec, Frame};
+use tdfs_wire::object::{Child, Meta};
+use tdfs_wire::{Lsn, Name, TreePath};
+
+/// Children that one part of a listing holds are cut at about this many encoded bytes.
+const LISTING_PART_BYTES: usize = 256 * 1024;
+
+/// Answers wants about the tree that `passthrough` serves.
+pub struct Answers {
+    passthrough: Arc<Passthrough>,
+    codec: Codec,
+}
+
+/// An object that was found and is locked against changes while this lives.
+struct Locked<'a> {
+    fd: OwnedFd,
+    stat: Statx,
+    _lock: crate::commit::Reading<'a>,
+}
+
+/// What a path names.
+enum Resolved<'a> {
+    /// The object, locked.
+    Object(Locked<'a>),
+    /// Nothing: the nearest directory above that exists is locked.
+    Nothing(#[expect(dead_code, reason = "held until the answer has its place")] Locked<'a>),
+}
+
+impl Answers {
+    /// Answers in frames with this codec.
+    pub fn new(passthrough: Arc<Passthrough>, codec: Codec) -> Answers {
+        Answers { passthrough, codec }
+    }
+
+    fn commit(&self) -> &Commit {
+        self.passthrough.commit()
+    }
+
+    fn try_answer(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>)) -> Result<()> {
+        let tree = self.commit().order().shared();
+        let resolved = self.resolve(&tree, &want.path)?;
+        let answers = match (&resolved, &want.what) {
+            (Resolved::Nothing(_), _) => vec![(Found::Gone, Vec::new())],
+            (Resolved::Object(dir), Wanted::Listing) => self.listing(dir)?,
+            (Resolved::Object(found), Wanted::Object { offset, hashes }) => {
+                vec![self.object(found, *offset, hashes)?]
+            }
+        };
+        let as_of = self.commit().log().head();
+        let frames = answers.into_iter().map(|(found, bulk)| {
+            let answer = Answer { id: want.id, path: want.path.clone(), found };
+            answer.frame(as_of, &bulk, self.codec).map_err(|e| {
+                tracing::error!("{} can't be told to a slave: {e}", want.path);
+                Errno::TOOBIG
+            })
+        });
+        place(as_of, frames.collect::<Result<Vec<Frame>>>()?);
+        Ok(())
+    }
+
+    /// Finds what the path names and locks it. Directories on the way can't move below the tree lock; the
+    /// object itself can until it is locked, so we look again.
+    fn resolve<'a>(&self, tree: &'a TreeShared<'a>, path: &TreePath) -> Result<Resolved<'a>> {
+        loop {
+            let mut at = object::reopen(self.passthrough.root(), OFlags::PATH | OFlags::DIRECTORY)?;
+            let mut above: Option<(OwnedFd, &[u8])> = None;
+            let mut missing = false;
+            for name in path.components() {
+                match object::open_path(at.as_fd(), name) {
+                    Ok(next) => above = Some((std::mem::replace(&mut at, next), name)),
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV) => {
+                        missing = true;
+                        above = Some((rustix::io::fcntl_dupfd_cloexec(&at, 0)?, name));
+                        break;
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+            let found = lock(tree, at)?;
+            let now = above.as_ref().map(|(dir, name)| object::stat_at(dir.as_fd(), name));
+            match now {
+                None => return Ok(Resolved::Object(found)),
+                Some(Ok(now)) if !missing && now.stx_ino == found.stat.stx_ino => {
+                    return Ok(Resolved::Object(found));
+                }
+                Some(Err(Errno::NOENT | Errno::NOTDIR)) if missing && found.stat.stx_nlink > 0 => {
+                    return Ok(Resolved::Nothing(found));
+                }
+                Some(Ok(now)) if missing && !same_device(&now, &found.stat) => {
+                    return Ok(Resolved::Nothing(found));
+                }
+                Some(Ok(_) | Err(Errno::NOENT | Errno::NOTDIR)) => {} // it moved: look again
+                Some(Err(e)) => return Err(e),
+            }
+        }
+    }
+
+    /// A directory in parts; all of it is read before any is sent.
+    fn listing(&self, dir: &Locked<'_>) -> Result<Vec<(Found, Vec<u8>)>> {
+        if object::file_type(&dir.stat) != libc::S_IFDIR {
+            return Ok(vec![(Found::Gone, Vec::new())]);
+        }
+        let meta = object::meta(dir.fd.as_fd(), &dir.stat)?;
+        let mut names = object::list_names(dir.fd.as_fd())?;
+        names.sort_unstable();
+        let mut parts = vec![Vec::new()];
+        let mut bytes = 0;
+        for name in names {
+            let Some(child) = self.child(dir, name)? else { continue };
+            let child_bytes = encoded_bytes(&child);
+            if bytes + child_bytes > LISTING_PART_BYTES && bytes > 0 {
+                parts.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += child_bytes;
+            if let Some(part) = parts.last_mut() {
+                part.push(child);
+            }
+        }
+        let last = parts.len() - 1;
+        let part = |(number, children)| {
+            (Found::Listing { meta: meta.clone(), children, last: number == last }, Vec::new())
+        };
+        Ok(parts.into_iter().enumerate().map(part).collect())
+    }
+
+    /// One name of a locked directory; None for what lies on another file system.
+    fn child(&self, dir: &Locked<'_>, name: Vec<u8>) -> Result<Option<Child>> {
+        let fd = match object::open_path(dir.fd.as_fd(), &name) {
+            Err(Errno::XDEV) => return Ok(None),
+            fd => fd?,
+        };
+        let stat = object::stat(fd.as_fd())?;
+        let name = Name::new(name).map_err(|_| Errno::NAMETOOLONG)?;
+        if !same_device(&stat, &dir.stat) {
+            return Ok(None);
+        }
+        let meta = object::meta(fd.as_fd(), &stat)?;
+        Ok(Some(Child { name, ino: stat.stx_ino, links: stat.stx_nlink.into(), meta }))
+    }
+
+    fn object(&self, found: &Locked<'_>, offset: u64, hashes: &[[u8; 32]]) -> Result<(Found, Vec<u8>)> {
+        let meta: Meta = object::meta(found.fd.as_fd(), &found.stat)?;
+        let (ino, links) = (found.stat.stx_ino, found.stat.stx_nlink.into());
+        let mut bulk = Vec::new();
+        let mut stretches = Vec::new();
+        if object::file_type(&found.stat) == libc::S_IFREG && offset < meta.size {
+            let file = open_content(found.fd.as_fd())?;
+            let end = meta.size.min(offset + BLOCKS_MAX as u64 * BLOCK_BYTES);
+            let mut at = offset;
+            for number in 0.. {
+                if at >= end {
+                    break;
+                }
+                let block_end = end.min(at + BLOCK_BYTES);
+                read_block(&file, at, block_end, hashes.get(number), &mut stretches, &mut bulk)?;
+                at = block_end;
+            }
+        }
+        Ok((Found::Object { meta, ino, links, stretches }, bulk))
+    }
+}
+
+impl Answerer for Answers {
+    fn answer(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>)) {
+        // What can't be read now (EIO, no fds left) is tried again: a want without an answer would leave
+        // the slave waiting for ever.
+        let mut pause = std::time::Duration::from_millis(50);
+        while let Err(e) = self.try_answer(want, place) {
+            tracing::error!("read {} for a slave: {e}; trying again", want.path);
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(std::time::Duration::from_secs(5));
+        }
+    }
+}
+
+fn lock<'a>(tree: &'a TreeShared<'a>, fd: OwnedFd) -> Result<Locked<'a>> {
+    let lock = tree.reading(object::stat(fd.as_fd())?.stx_ino);
+    let stat = object::stat(fd.as_fd())?;
+    Ok(Locked { fd, stat, _lock: lock })
+}
+
+fn same_device(a: &Statx, b: &Statx) -> bool {
+    object::device(a) == object::device(b)
+}
+
+fn open_content(path_fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    match object::reopen(path_fd, OFlags::RDONLY | OFlags::NOATIME) {
+        Err(Errno::PERM) => object::reopen(path_fd, OFlags::RDONLY),
+        file => file,
+    }
+}
+
+/// Adds one block: its holes as holes, its data as data unless the slave has the block already.
+fn read_block(
+    file: &OwnedFd,
+    start: u64,
+    end: u64,
+    hash: Option<&[u8; 32]>,
+    stretches: &mut Vec<Stretch>,
+    bulk: &mut Vec<u8>,
+) -> Result<()> {
+    let block = read_range(file, start, end)?;
+    let same = hash.is_some_and(|hash| blake3::hash(&block).as_bytes() == hash);
+    let mut at = start;
+    while at < end {
+        let data = seek(file, SeekFrom::Data(at))?.unwrap_or(end).min(end);
+        if data > at {
+            push(stretches, Stretch::Hole(data - at));
+            at = data;
+            continue;
+        }
+        let hole = seek(file, SeekFrom::Hole(at))?.unwrap_or(end).min(end);
+        if same {
+            push(stretches, Stretch::Same(hole - at));
+        } else {
+            let range = in_block(at - start)..in_block(hole - start);
+            push(stretches, Stretch::Data(u32::try_from(range.len()).unwrap_or(u32::MAX)));
+            bulk.extend_from_slice(&block[range]);
+        }
+        at = hole;
+    }
+    Ok(())
+}
+
+/// An offset inside a block, which fits any usize.
+fn in_block(offset: u64) -> usize {
+    usize::try_from(offset).expect("a block is 128 KiB")
+}
+
+/// Adds a stretch, grown onto the last one where it is of the same kind.
+fn push(stretches: &mut Vec<Stretch>, next: Stretch) {
+    match (stretches.last_mut(), next) {
+        (Some(Stretch::Same(len)), Stretch::Same(more)) | (Some(Stretch::Hole(len)), Stretch::Hole(more)) => {
+            *len += more;
+        }
+        (Some(Stretch::Data(len)), Stretch::Data(more)) => *len += more,
+        _ => stretches.push(next),
+    }
+}
+
+/// Where the next data or hole begins; None for no data any more (ENXIO).
+fn seek(file: &OwnedFd, to: SeekFrom) -> Result<Option<u64>> {
+    match rustix::fs::seek(file, to) {
+        Ok(at) => Ok(Some(at)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn read_range(file: &OwnedFd, start: u64, end: u64) -> Result<Vec<u8>> {
+    let mut block = vec![0; in_block(end - start)];
+    let mut done = 0;
+    while done < block.len() {
+        match rustix::io::pread(file, &mut block[done..], start + done as u64) {
+            Ok(0) => return Err(Errno::IO), // shorter than its locked inode says
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(block)
+}
+
+fn encoded_bytes(child: &Child) -> usize {
+    let target = match &child.meta.kind {
+        tdfs_wire::object::Kind::Symlink(target) => target.len(),
+        _ => 0,
+    };
+    let xattrs: usize =
+        child.meta.xattrs.iter().map(|xattr| xattr.name.as_bytes().len() + xattr.value.len() + 16).sum();
+    child.name.as_bytes().len() + target + xattrs + 100
+}
