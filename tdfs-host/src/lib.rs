@@ -3,6 +3,7 @@
 //!
 //! Knows neither FUSE nor the log of records, and decides nothing about replication.
 
+pub mod cli;
 pub mod control;
 pub mod daemon;
 pub mod link;

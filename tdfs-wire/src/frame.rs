@@ -71,7 +71,9 @@ pub struct Frame {
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The peer speaks another version of the protocol.
-    #[error("the peer speaks TDFS protocol {theirs}, this is protocol {PROTOCOL}: install the same version on both sides")]
+    #[error(
+        "the peer speaks TDFS protocol {theirs}, this is protocol {PROTOCOL}: install the same version on both sides"
+    )]
     Version {
         /// The peer's version.
         theirs: u16,

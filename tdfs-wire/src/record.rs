@@ -116,8 +116,13 @@ impl RecordHeader {
             return Err(RecordError::Incomplete);
         };
         let (len, op_len, bulk_len) = (get_u32(head, 0), get_u32(head, 24), get_u32(head, 28));
-        if op_len > OP_BYTES_MAX || bulk_len > BULK_BYTES_MAX || len != RECORD_HEADER_BYTES + op_len + bulk_len {
-            return Err(RecordError::Corrupt(format!("lengths {len}, {op_len}, {bulk_len} contradict each other")));
+        if op_len > OP_BYTES_MAX
+            || bulk_len > BULK_BYTES_MAX
+            || len != RECORD_HEADER_BYTES + op_len + bulk_len
+        {
+            return Err(RecordError::Corrupt(format!(
+                "lengths {len}, {op_len}, {bulk_len} contradict each other"
+            )));
         }
         Ok(RecordHeader {
             len,

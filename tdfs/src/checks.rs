@@ -7,18 +7,9 @@ use crate::fuse::mount::{self, FSTYPE, MountInfo};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use tdfs_host::cli::{WrongUse, absolute, absolute_to_make, check_directory, stderr_inside, wrong};
 use tdfs_host::state;
-
-/// Wrong use: one sentence for stderr, exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct WrongUse(pub String);
-
-/// Builds the error.
-pub fn wrong<T>(sentence: String) -> Result<T, WrongUse> {
-    Err(WrongUse(sentence))
-}
 
 /// Where everything is: absolute paths without symbolic links.
 #[derive(Clone, Debug)]
@@ -43,11 +34,11 @@ impl Places {
             check_directory(path)?;
         }
         let state = match &serve.state {
-            Some(path) => absolute(path)?,
+            Some(path) => absolute_to_make(path)?,
             None => state::default_path(state::Side::Master, &directory)
                 .map_err(|e| WrongUse(format!("no default state directory ({e}): give one with --state")))?,
         };
-        let replicas = replicas.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+        let replicas = replicas.iter().map(|path| absolute_to_make(path)).collect::<Result<_, _>>()?;
         let places = Places { directory, mountpoint, state, replicas };
         places.check_nesting()?;
         Ok(places)
@@ -131,26 +122,4 @@ impl Places {
             Ok(()) => Ok((root, lock)),
         }
     }
-}
-
-fn absolute(path: &Path) -> Result<PathBuf, WrongUse> {
-    state::absolute(path).map_err(|e| WrongUse(format!("{} can't be reached: {e}", path.display())))
-}
-
-fn check_directory(path: &Path) -> Result<(), WrongUse> {
-    let shown = path.display();
-    match std::fs::metadata(path) {
-        Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => wrong(format!("{shown} is no directory: give a directory")),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            wrong(format!("{shown} does not exist: make the directory first"))
-        }
-        Err(e) => wrong(format!("{shown} can't be used: {e}")),
-    }
-}
-
-/// The file that stderr goes to, if it lies inside `tree`: each line would be a change that makes a line.
-fn stderr_inside(tree: &Path) -> Option<PathBuf> {
-    let target = std::fs::read_link("/proc/self/fd/2").ok()?;
-    (target.starts_with(tree)).then_some(target)
 }

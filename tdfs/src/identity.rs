@@ -98,10 +98,9 @@ impl Identity {
     }
 
     /// Notes durably that nothing is missing in the log and on the disk.
-    pub fn mark_clean(&mut self, state: &StateDir) -> anyhow::Result<()> {
+    pub fn mark_clean(&self, state: &StateDir) -> anyhow::Result<()> {
         self.log.sync().context("sync the log")?;
-        self.stored.clean = true;
-        state.write(FILE, &self.stored)?;
+        state.write(FILE, &Stored { clean: true, ..self.stored.clone() })?;
         Ok(())
     }
 }
@@ -127,7 +126,8 @@ fn boot_id() -> anyhow::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-fn random_id() -> anyhow::Result<Id> {
+/// 128 random bits of the kernel.
+pub fn random_id() -> anyhow::Result<Id> {
     let mut id = [0u8; 16];
     let filled =
         rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty()).context("random numbers")?;

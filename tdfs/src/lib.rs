@@ -5,14 +5,15 @@
 //! `passthrough` never meet but in the log.
 
 pub mod args;
-#[allow(dead_code)]
 mod checks;
+mod commands;
 pub mod commit;
+mod daemon;
 pub mod fuse;
-#[allow(dead_code)]
 mod identity;
 pub mod passthrough;
+mod resync;
+pub mod ship;
+mod status;
 
-pub fn main_from_args() -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
-}
+pub use daemon::main_from_args;

@@ -38,6 +38,7 @@ pub struct ClusterBuilder {
     slave_flags: Vec<OsString>,
     elsewhere: bool,
     on_disk: bool,
+    long_paths: bool,
     wait_until_ready: bool,
     expected: Vec<String>,
     prepare: Vec<fn(&ClusterPaths)>,
@@ -97,6 +98,7 @@ impl ClusterBuilder {
             slave_flags: Vec::new(),
             elsewhere: false,
             on_disk: false,
+            long_paths: false,
             wait_until_ready: true,
             expected: Vec::new(),
             prepare: Vec::new(),
@@ -166,6 +168,13 @@ impl ClusterBuilder {
         self
     }
 
+    /// Puts everything below a long path: longer than the address of a socket may be.
+    #[must_use]
+    pub fn long_paths(mut self) -> Self {
+        self.long_paths = true;
+        self
+    }
+
     /// Does not wait until the mount is there.
     #[must_use]
     pub fn unready(mut self) -> Self {
@@ -198,13 +207,14 @@ impl ClusterBuilder {
             self = self.network(1);
         }
         let tree = if self.on_disk { TempTree::on_disk()? } else { TempTree::new()? };
-        let paths = self.make_directories(&tree)?;
+        let home = if self.long_paths { tree.dir(&"p".repeat(200))? } else { tree.path().to_owned() };
+        let paths = self.make_directories(&home)?;
         for prepare in &self.prepare {
             prepare(&paths);
         }
         let mut slaves = Vec::new();
         for (kind, replica) in self.slaves.iter().zip(&paths.replicas) {
-            slaves.push(self.make_slave(*kind, replica, &tree)?);
+            slaves.push(self.make_slave(*kind, replica, &home)?);
         }
         for (slave, kind) in slaves.iter_mut().zip(&self.slaves) {
             if matches!(kind, SlaveKind::Network { starts_later: false, .. }) {
@@ -212,7 +222,7 @@ impl ClusterBuilder {
             }
         }
         let args = self.master_args(&paths, &slaves);
-        let mut master = Daemon::start(self.binaries.tdfs, &args, &tree.path().join("log/master"))?;
+        let mut master = Daemon::start(self.binaries.tdfs, &args, &home.join("log/master"))?;
         self.expected.iter().for_each(|part| master.expect_log(part));
         let mut cluster = Cluster { master, slaves, paths, binaries: self.binaries, tree };
         if self.wait_until_ready {
@@ -221,24 +231,29 @@ impl ClusterBuilder {
         Ok(cluster)
     }
 
-    fn make_directories(&self, tree: &TempTree) -> Result<ClusterPaths> {
-        tree.dir("log")?;
-        tree.dir("state")?;
-        let backing = tree.dir("a")?;
-        let mount = if self.elsewhere { tree.dir("m")? } else { backing.clone() };
+    fn make_directories(&self, home: &Path) -> Result<ClusterPaths> {
+        let make = |name: &str| {
+            let dir = home.join(name);
+            std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+            anyhow::Ok(dir)
+        };
+        make("log")?;
+        make("state")?;
+        let backing = make("a")?;
+        let mount = if self.elsewhere { make("m")? } else { backing.clone() };
         let mut replicas = Vec::new();
         for (number, kind) in self.slaves.iter().enumerate() {
             let name = format!("b{number}");
             // tdfs makes an embedded slave's directory if it is missing: so it is.
             let embedded = *kind == SlaveKind::Embedded;
-            replicas.push(if embedded { tree.path().join(name) } else { tree.dir(&name)? });
+            replicas.push(if embedded { home.join(name) } else { make(&name)? });
         }
-        Ok(ClusterPaths { backing, mount, replicas, state: tree.path().join("state/master") })
+        Ok(ClusterPaths { backing, mount, replicas, state: home.join("state/master") })
     }
 
-    fn make_slave(&self, kind: SlaveKind, replica: &Path, tree: &TempTree) -> Result<Slave> {
+    fn make_slave(&self, kind: SlaveKind, replica: &Path, home: &Path) -> Result<Slave> {
         let name = replica.file_name().context("name the replica")?.to_owned();
-        let state = tree.path().join("state").join(&name);
+        let state = home.join("state").join(&name);
         let mut slave = Slave {
             address: replica.display().to_string(),
             replica: replica.to_owned(),
@@ -246,7 +261,7 @@ impl ClusterBuilder {
             daemon: None,
             proxy: None,
             args: Vec::new(),
-            log: tree.path().join("log").join(&name),
+            log: home.join("log").join(&name),
         };
         if let SlaveKind::Network { proxy_seed, .. } = kind {
             let listen = free_address()?;

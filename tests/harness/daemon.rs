@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::first_some;
+use crate::watchdog::Watchdog;
 
 /// How long a clean stop may take: 5 s for draining, and this machine may be busy.
 pub const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -46,6 +47,7 @@ pub struct Daemon {
     log: PathBuf,
     expected: Vec<String>,
     child: Option<Child>,
+    watchdog: Option<Watchdog>,
 }
 
 impl Daemon {
@@ -57,6 +59,7 @@ impl Daemon {
             log: log.to_owned(),
             expected: Vec::new(),
             child: None,
+            watchdog: None,
         };
         daemon.start_again()?;
         Ok(daemon)
@@ -68,7 +71,9 @@ impl Daemon {
         let log = OpenOptions::new().create(true).append(true).open(&self.log).context("open log file")?;
         let mut command = command(&self.program, &self.args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.child = Some(command.spawn().with_context(|| format!("start {}", self.program))?);
+        let child = command.spawn().with_context(|| format!("start {}", self.program))?;
+        self.watchdog = Some(Watchdog::start(Pid::from_child(&child)));
+        self.child = Some(child);
         Ok(())
     }
 
@@ -121,7 +126,7 @@ impl Daemon {
         let child = self.child.as_mut()?;
         let status = first_some(limit, || child.try_wait().expect("wait for the daemon"));
         if status.is_some() {
-            self.child = None;
+            (self.child, self.watchdog) = (None, None);
         }
         status
     }
@@ -151,6 +156,7 @@ impl Daemon {
 
     /// kill -9, and waits for the end.
     pub fn kill(&mut self) {
+        self.watchdog = None;
         if let Some(mut child) = self.child.take() {
             // An error means that it has ended already.
             let _ = child.kill();
@@ -214,4 +220,64 @@ pub fn end_of(mut command: Command, limit: Duration) -> Result<Output> {
     }
     let _ = reader.join();
     output.with_context(|| format!("{command:?} has not ended within {limit:?}"))?.context("read its output")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Daemon, run_to_end};
+    use crate::TempTree;
+    use std::ffi::OsString;
+    use std::time::Duration;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// A shell script in the role of a daemon; it is ready when its log says so.
+    fn daemon(tree: &TempTree, script: &str) -> Daemon {
+        let args: Vec<OsString> = vec!["-c".into(), script.into()];
+        let daemon = Daemon::start("/bin/sh", &args, &tree.path().join("log")).unwrap();
+        crate::eventually(LIMIT, "the script is ready", || daemon.log_tail().contains("ready"));
+        daemon
+    }
+
+    const GOOD: &str = "trap 'exit 0' TERM; echo ready >&2; while :; do sleep 0.01; done";
+
+    #[test]
+    fn a_good_daemon_stops_and_starts_again() {
+        let tree = TempTree::new().unwrap();
+        let mut daemon = daemon(&tree, GOOD);
+        daemon.stop_within(LIMIT);
+        assert!(!daemon.is_running());
+        daemon.start_again().unwrap();
+        assert!(daemon.is_alive() && daemon.fd_count() >= 3);
+        daemon.kill();
+        assert!(!daemon.is_alive());
+    }
+
+    #[test]
+    #[should_panic(expected = "ended with exit status: 3")]
+    fn another_exit_code_fails_the_test() {
+        let tree = TempTree::new().unwrap();
+        daemon(&tree, &GOOD.replace("exit 0", "exit 3")).stop_within(LIMIT);
+    }
+
+    #[test]
+    #[should_panic(expected = "unexpected in the log")]
+    fn an_error_in_the_log_fails_the_test() {
+        let tree = TempTree::new().unwrap();
+        daemon(&tree, &format!("echo '2026 ERROR tdfs: lost' >&2; {GOOD}")).stop_within(LIMIT);
+    }
+
+    #[test]
+    fn an_expected_error_does_not() {
+        let tree = TempTree::new().unwrap();
+        let mut daemon = daemon(&tree, &format!("echo '2026 ERROR tdfs: lost' >&2; {GOOD}"));
+        daemon.expect_log("lost");
+        daemon.stop_within(LIMIT);
+    }
+
+    #[test]
+    fn what_does_not_end_is_killed() {
+        let error = run_to_end("sleep", &["1000".into()], Duration::from_millis(50)).unwrap_err();
+        assert!(format!("{error:#}").contains("has not ended within"), "{error:#}");
+    }
 }

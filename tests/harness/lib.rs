@@ -16,6 +16,7 @@ pub mod status;
 pub mod sys;
 pub mod temp_tree;
 pub mod wait;
+mod watchdog;
 
 pub use caller::Caller;
 pub use cluster::{Cluster, ClusterBuilder};

@@ -39,7 +39,8 @@ impl TempTree {
     }
 
     fn below(parent: &str) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("tdfs-test.").tempdir_in(parent).context("make temp dir")?;
+        let dir =
+            tempfile::Builder::new().prefix("tdfs-test.").tempdir_in(parent).context("make temp dir")?;
         let root = dir.keep();
         // Other users must get in: some tests act as nobody.
         std::fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o755))

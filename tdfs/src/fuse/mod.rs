@@ -5,11 +5,13 @@
 //! kernel open by itself and send neither request again, nor RELEASE; CREATE likewise, so a new file is one
 //! MKNOD. The kernel caches names, attributes and content for very long, as nobody else changes the tree.
 
+pub mod barrier;
 pub mod mount;
 mod offload;
 mod reply;
 
 use crate::passthrough::{Caller, DirItem, Passthrough, Range, SetTime, SetTimes};
+use barrier::{BARRIER_NODE, Barrier};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, Generation, INodeNo,
     InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
@@ -24,7 +26,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// What the kernel has to offer, or we can't work (all there since Linux 5.11).
 const REQUIRED: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT
@@ -49,6 +51,7 @@ const BACKGROUND_MAX: u16 = 64;
 pub struct Adapter {
     passthrough: Arc<Passthrough>,
     notifier: Arc<OnceLock<fuser::Notifier>>,
+    barrier: Arc<Barrier>,
     offload: Offload,
 }
 
@@ -57,8 +60,9 @@ impl Adapter {
     pub fn new(
         passthrough: Arc<Passthrough>,
         notifier: Arc<OnceLock<fuser::Notifier>>,
+        barrier: Arc<Barrier>,
     ) -> io::Result<Adapter> {
-        Ok(Adapter { passthrough, notifier, offload: Offload::start()? })
+        Ok(Adapter { passthrough, notifier, barrier, offload: Offload::start()? })
     }
 
     /// Makes the kernel ask for the attributes of a file again: its mode changed beside a write.
@@ -139,6 +143,9 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if parent == INodeNo::ROOT && self.barrier.is_name(name.as_bytes()) {
+            return reply.entry(&Duration::ZERO, &Barrier::attr(), Generation(0));
+        }
         match self.passthrough.lookup(parent.0, name.as_bytes()) {
             Ok(seen) => reply.entry(&TTL, &reply::attr(&seen), reply::generation(&seen.stat)),
             // nodeid 0: "there is nothing of that name", to be remembered.
@@ -152,6 +159,9 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        if ino.0 == BARRIER_NODE {
+            return reply.attr(&Duration::ZERO, &Barrier::attr());
+        }
         answer!("getattr", reply, self.passthrough.getattr(ino.0), seen => reply.attr(&TTL, &reply::attr(&seen)));
     }
 
@@ -288,6 +298,10 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if ino.0 == BARRIER_NODE {
+            self.barrier.arrive(offset);
+            return reply.data(&vec![0; size as usize]);
+        }
         thread_local!(static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < size as usize {

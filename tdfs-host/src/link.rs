@@ -1,0 +1,209 @@
+//! Frames over a byte stream: reads whole ones, writes whole ones, counts both directions.
+//!
+//! Generic over the stream: TCP, TLS, a pipe inside the process. Knows no message and no session.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use tdfs_wire::Frame;
+use tdfs_wire::frame::{
+    FRAME_BYTES_MAX, FRAME_BYTES_MAX_HANDSHAKE, FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+
+/// Small frames are taken from a buffer of so many bytes; a system call each would cost more than they do.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A stream's reading half.
+pub type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
+/// A stream's writing half.
+pub type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// Why no frame can be read any more.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The connection is gone.
+    #[error("connection lost: {0}")]
+    Io(#[from] io::Error),
+    /// The peer closed it, between two frames.
+    #[error("the peer closed the connection")]
+    Closed,
+    /// The peer closed it in the middle of a frame.
+    #[error("the connection ends in the middle of a frame")]
+    CutOff,
+    /// What came is not the frame that has to come.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+/// How much of a frame is there.
+#[derive(Debug)]
+enum Partial {
+    Header { bytes: [u8; FRAME_HEADER_BYTES], filled: usize },
+    Payload { header: FrameHeader, bytes: Vec<u8>, filled: usize },
+}
+
+const NOTHING: Partial = Partial::Header { bytes: [0; FRAME_HEADER_BYTES], filled: 0 };
+
+/// Reads frames.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    stream: BufReader<R>,
+    sequence: u64,
+    bytes_max: usize,
+    partial: Partial,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// A reader that accepts small frames only, until [`FrameReader::handshake_done`].
+    pub fn new(stream: R) -> FrameReader<R> {
+        FrameReader {
+            stream: BufReader::with_capacity(READ_BYTES, stream),
+            sequence: 0,
+            bytes_max: FRAME_BYTES_MAX_HANDSHAKE,
+            partial: NOTHING,
+        }
+    }
+
+    /// Accepts frames of every size from now on.
+    pub fn handshake_done(&mut self) {
+        self.bytes_max = FRAME_BYTES_MAX;
+    }
+
+    /// Reads the next frame; its payload is checked and uncompressed.
+    ///
+    /// Dropping the future loses nothing: the next call goes on where it was.
+    ///
+    /// # Errors
+    /// When the connection is gone or brings something else; it can't be used any more then.
+    pub async fn read(&mut self) -> Result<(FrameKind, Vec<u8>), LinkError> {
+        loop {
+            match &mut self.partial {
+                Partial::Header { bytes, filled } if *filled < bytes.len() => {
+                    let got = self.stream.read(&mut bytes[*filled..]).await?;
+                    match (got, *filled) {
+                        (0, 0) => return Err(LinkError::Closed),
+                        (0, _) => return Err(LinkError::CutOff),
+                        _ => *filled += got,
+                    }
+                }
+                Partial::Header { bytes, .. } => {
+                    let header = FrameHeader::parse(*bytes, self.sequence, self.bytes_max)?;
+                    let bytes = vec![0; header.wire_len()];
+                    self.partial = Partial::Payload { header, bytes, filled: 0 };
+                }
+                Partial::Payload { bytes, filled, .. } if *filled < bytes.len() => {
+                    match self.stream.read(&mut bytes[*filled..]).await? {
+                        0 => return Err(LinkError::CutOff),
+                        got => *filled += got,
+                    }
+                }
+                Partial::Payload { .. } => return self.open(),
+            }
+        }
+    }
+
+    fn open(&mut self) -> Result<(FrameKind, Vec<u8>), LinkError> {
+        let Partial::Payload { header, bytes, .. } = std::mem::replace(&mut self.partial, NOTHING) else {
+            unreachable!("called with a whole payload");
+        };
+        self.sequence += 1;
+        Ok((header.kind(), header.open(bytes)?))
+    }
+}
+
+/// Writes frames.
+#[derive(Debug)]
+pub struct FrameWriter<W> {
+    stream: W,
+    sequence: u64,
+}
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    /// A writer for a new connection.
+    pub fn new(stream: W) -> FrameWriter<W> {
+        FrameWriter { stream, sequence: 0 }
+    }
+
+    /// Writes one frame whole. If the future is dropped before it is done, the connection can't be used
+    /// any more.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn write(&mut self, frame: &Frame) -> io::Result<()> {
+        let header = frame.header(self.sequence);
+        self.sequence += 1;
+        let (mut header, mut payload) = (&header[..], frame.payload());
+        while !header.is_empty() || !payload.is_empty() {
+            let parts = [IoSlice::new(header), IoSlice::new(payload)];
+            let wrote = self.stream.write_vectored(&parts).await?;
+            if wrote == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            let from_header = wrote.min(header.len());
+            header = &header[from_header..];
+            payload = &payload[wrote - from_header..];
+        }
+        self.stream.flush().await
+    }
+
+    /// Tells the peer that nothing more comes.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
+    }
+}
+
+/// A write that is on its way; gives the writer back.
+type Write<W> = Pin<Box<dyn Future<Output = (FrameWriter<W>, io::Result<()>)> + Send>>;
+
+/// Writes frames one at a time beside other work: for the shell of a session, which selects over this and
+/// its other inputs. A peer that does not read blocks only the write.
+pub struct FrameSender<W> {
+    state: Sending<W>,
+}
+
+enum Sending<W> {
+    Idle(FrameWriter<W>),
+    Busy(Write<W>),
+    Gone,
+}
+
+impl<W: AsyncWrite + Send + Unpin + 'static> FrameSender<W> {
+    /// A sender for a new connection.
+    pub fn new(stream: W) -> FrameSender<W> {
+        FrameSender { state: Sending::Idle(FrameWriter::new(stream)) }
+    }
+
+    /// Begins to write a frame.
+    ///
+    /// # Panics
+    /// When the frame before it is not done: the session gives out one permit at a time.
+    pub fn start(&mut self, frame: Arc<Frame>) {
+        let Sending::Idle(mut writer) = std::mem::replace(&mut self.state, Sending::Gone) else {
+            panic!("a frame was begun before the one before it was done");
+        };
+        self.state = Sending::Busy(Box::pin(async move {
+            let done = writer.write(&frame).await;
+            (writer, done)
+        }));
+    }
+
+    /// Waits until the frame is written; for ever when none is. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn done(&mut self) -> io::Result<()> {
+        let Sending::Busy(write) = &mut self.state else {
+            return std::future::pending().await;
+        };
+        let (writer, done) = write.as_mut().await;
+        self.state = Sending::Idle(writer);
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+//! Redoes changes of content: write, truncate, allocate, copy.
+//!
+//! Called by `replay::apply`. What the replica's file system can't do in one call (fallocate modes,
+//! copy_file_range) is done by writing, in pieces, with the same outcome but for holes.
+
+use super::failure::{Failure, Step, at};
+use super::{InHand, Pass};
+use rustix::fs::FallocateFlags;
+use rustix::io::{Errno, Result as SysResult};
+use std::os::fd::{AsFd, BorrowedFd};
+use tdfs_host::object;
+use tdfs_wire::TreePath;
+use tdfs_wire::op::DataOp;
+
+/// Content is moved in pieces of this many bytes where the kernel does not move it.
+const PIECE_BYTES: usize = 1 << 20;
+/// Most bytes that one copy_file_range(2) is asked for, so that a signal is never waited for long.
+const COPY_BYTES_MAX: u64 = 8 << 20;
+/// statfs(2) types of file systems that collapse and insert ranges in one uninterruptible step.
+const SHIFTS_AT_ONCE: [u64; 3] = [0xef53, 0x5846_5342, 0xf2f5_2010];
+
+impl InHand<'_> {
+    /// Does a change of content.
+    pub(super) fn data(&mut self, op: &DataOp, bulk: &[u8]) -> Result<(), Failure> {
+        match op {
+            DataOp::Write { path, offset, mtime } => {
+                let file = self.target.file(path).map_err(at(Step::Content, "open", path))?;
+                write_all_at(file.as_fd(), bulk, *offset).map_err(at(Step::Content, "write to", path))?;
+                object::set_mtime(file.as_fd(), *mtime).map_err(at(Step::Times, "set mtime of", path))
+            }
+            DataOp::Truncate { path, size, mtime } => {
+                let file = self.target.file(path).map_err(at(Step::Content, "open", path))?;
+                rustix::fs::ftruncate(&file, *size).map_err(at(Step::Content, "truncate", path))?;
+                object::set_mtime(file.as_fd(), *mtime).map_err(at(Step::Times, "set mtime of", path))
+            }
+            DataOp::Allocate { path, mode, offset, len, size, mtime } => {
+                let file = self.target.file(path).map_err(at(Step::Content, "open", path))?;
+                let range = Range { mode: *mode, offset: *offset, len: *len, size: *size };
+                self.allocate(file.as_fd(), path, &range)?;
+                object::set_mtime(file.as_fd(), *mtime).map_err(at(Step::Times, "set mtime of", path))
+            }
+            DataOp::Copy { from, from_offset, to, to_offset, len, mtime } => {
+                let source = self.target.file_to_read(from).map_err(at(Step::Content, "open", from))?;
+                let file = self.target.file(to).map_err(at(Step::Content, "open", to))?;
+                let copied = copy((source.as_fd(), *from_offset), (file.as_fd(), *to_offset), *len)
+                    .map_err(at(Step::Content, "copy to", to))?;
+                if copied < *len {
+                    return Err(Failure::diverged("copy from", from, Errno::NODATA));
+                }
+                object::set_mtime(file.as_fd(), *mtime).map_err(at(Step::Times, "set mtime of", to))
+            }
+        }
+    }
+
+    fn allocate(&mut self, file: BorrowedFd<'_>, path: &TreePath, range: &Range) -> Result<(), Failure> {
+        let failed = at(Step::Content, "allocate in", path);
+        let shifts = range.has(FallocateFlags::COLLAPSE_RANGE) || range.has(FallocateFlags::INSERT_RANGE);
+        if shifts && matches!(self.pass, Pass::Redo(_)) {
+            // Done twice, a shift does harm. The size tells, where it can't have been done by half.
+            if !range.is_shifted_at_once(file).map_err(&failed)? {
+                return Err(Failure::diverged("redo the shift in", path, Errno::EXIST));
+            }
+            if size_of(file).map_err(&failed)? == range.size {
+                return Ok(());
+            }
+        }
+        let flags = FallocateFlags::from_bits_retain(range.mode);
+        match rustix::fs::fallocate(file, flags, range.offset, range.len) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => range.write_instead(file).map_err(&failed)?,
+            Err(Errno::INVAL) if shifts => range.write_instead(file).map_err(&failed)?,
+            done => done.map_err(&failed)?,
+        }
+        if size_of(file).map_err(&failed)? == range.size {
+            return Ok(());
+        }
+        Err(Failure::diverged("allocate in", path, Errno::INVAL))
+    }
+}
+
+/// What fallocate(2) was asked for, and the size that it left.
+struct Range {
+    mode: u32,
+    offset: u64,
+    len: u64,
+    size: u64,
+}
+
+impl Range {
+    fn has(&self, flag: FallocateFlags) -> bool {
+        self.mode & flag.bits() != 0
+    }
+
+    /// True if a kill can't have left a collapse or insert of this range half done.
+    fn is_shifted_at_once(&self, file: BorrowedFd<'_>) -> SysResult<bool> {
+        let fs = rustix::fs::fstatfs(file)?;
+        let block = u64::try_from(fs.f_bsize).unwrap_or(1).max(1);
+        let known = SHIFTS_AT_ONCE.iter().any(|&kind| u64::try_from(fs.f_type) == Ok(kind));
+        Ok(known && self.offset.is_multiple_of(block) && self.len.is_multiple_of(block))
+    }
+
+    /// Does by writing what the file system can't do.
+    fn write_instead(&self, file: BorrowedFd<'_>) -> SysResult<()> {
+        let before = size_of(file)?;
+        let end = self.offset.saturating_add(self.len);
+        if self.has(FallocateFlags::COLLAPSE_RANGE) {
+            move_down(file, end, self.offset, before.saturating_sub(end))?;
+            return rustix::fs::ftruncate(file, self.size);
+        }
+        if self.has(FallocateFlags::INSERT_RANGE) {
+            move_up(file, self.offset, end, before.saturating_sub(self.offset))?;
+            return write_zeros(file, self.offset, self.len);
+        }
+        if self.has(FallocateFlags::PUNCH_HOLE) || self.has(FallocateFlags::ZERO_RANGE) {
+            write_zeros(file, self.offset, end.min(before).saturating_sub(self.offset))?;
+        }
+        // Blocks can't be reserved here; the size can be given.
+        if self.size > before { rustix::fs::ftruncate(file, self.size) } else { Ok(()) }
+    }
+}
+
+fn size_of(file: BorrowedFd<'_>) -> SysResult<u64> {
+    Ok(object::stat(file)?.stx_size)
+}
+
+/// Writes all of `bytes` at `offset`.
+pub(crate) fn write_all_at(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> SysResult<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(file, bytes, offset) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                offset += written as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Reads up to all of `buffer` from `offset` on; fewer bytes only at the end of the file.
+pub(crate) fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> SysResult<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(done)
+}
+
+fn write_zeros(file: BorrowedFd<'_>, offset: u64, len: u64) -> SysResult<()> {
+    let zeros = vec![0; PIECE_BYTES];
+    in_pieces(len, |done, piece| write_all_at(file, &zeros[..piece], offset + done))
+}
+
+/// Calls `act` with the start and the length of each piece of `len` bytes.
+fn in_pieces(len: u64, mut act: impl FnMut(u64, usize) -> SysResult<()>) -> SysResult<()> {
+    let mut done = 0;
+    while done < len {
+        let piece = usize::try_from(len - done).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+        act(done, piece)?;
+        done += piece as u64;
+    }
+    Ok(())
+}
+
+/// Moves `len` bytes to a lower offset of the same file, the first piece first.
+fn move_down(file: BorrowedFd<'_>, from: u64, to: u64, len: u64) -> SysResult<()> {
+    let mut buffer = vec![0; PIECE_BYTES];
+    in_pieces(len, |done, piece| {
+        let read = read_at(file, &mut buffer[..piece], from + done)?;
+        write_all_at(file, &buffer[..read], to + done)
+    })
+}
+
+/// Moves `len` bytes to a higher offset of the same file, the last piece first.
+fn move_up(file: BorrowedFd<'_>, from: u64, to: u64, len: u64) -> SysResult<()> {
+    let mut buffer = vec![0; PIECE_BYTES];
+    in_pieces(len, |done, piece| {
+        let start = len - done - piece as u64;
+        let read = read_at(file, &mut buffer[..piece], from + start)?;
+        write_all_at(file, &buffer[..read], to + start)
+    })
+}
+
+type Place<'a> = (BorrowedFd<'a>, u64);
+
+/// Copies `len` bytes; returns fewer where the source ends.
+fn copy((from, from_offset): Place<'_>, (to, to_offset): Place<'_>, len: u64) -> SysResult<u64> {
+    let mut done = 0;
+    while done < len {
+        let (mut source, mut sink) = (from_offset + done, to_offset + done);
+        let piece = usize::try_from((len - done).min(COPY_BYTES_MAX)).unwrap_or(PIECE_BYTES);
+        match rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut sink), piece) {
+            Ok(0) => break,
+            Ok(copied) => done += copied as u64,
+            Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                return Ok(
+                    done + copy_by_writing((from, from_offset + done), (to, to_offset + done), len - done)?
+                );
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(done)
+}
+
+fn copy_by_writing((from, from_offset): Place<'_>, (to, to_offset): Place<'_>, len: u64) -> SysResult<u64> {
+    let mut buffer = vec![0; PIECE_BYTES];
+    let mut copied = 0;
+    while copied < len {
+        let piece = usize::try_from(len - copied).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+        let read = read_at(from, &mut buffer[..piece], from_offset + copied)?;
+        if read == 0 {
+            break;
+        }
+        write_all_at(to, &buffer[..read], to_offset + copied)?;
+        copied += read as u64;
+    }
+    Ok(copied)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! Redoes records on the replica: the outcome that the op states, exactly, one record after the other.
+//!
+//! Called by `replica` for each record, in LSN order. The four families have their files as everywhere.
+//! Redo of the one record in doubt after a kill is harmless: a step that finds its work done looks at the
+//! other side before it believes it, and the later steps run again. Knows neither positions nor wants.
+
+mod access;
+mod attr;
+mod data;
+pub mod failure;
+mod lacks;
+mod namespace;
+pub mod target;
+mod xattr;
+
+pub use access::with_access;
+pub use attr::{set_mode, set_owner};
+pub use failure::{Failure, Step, Trouble, at};
+pub use lacks::{Lack, Lacks};
+pub use target::Target;
+pub use xattr::set_xattr;
+
+use tdfs_wire::op::NamespaceOp;
+use tdfs_wire::{Op, TreePath};
+
+/// Whether a record may have been done before, wholly or in part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// It is new.
+    First,
+    /// It was in hand when the slave was killed. The inode numbers that [`foresee`] gave then.
+    Redo(Foreseen),
+}
+
+/// What must be known of the replica before a record is begun, so that its redo can tell whether it was
+/// done: the inode numbers at both paths of a rename (0: no object).
+pub type Foreseen = [u64; 2];
+
+/// What has to be kept, with the LSN, before `op` is begun.
+pub fn foresee(target: &mut Target, op: &Op) -> Foreseen {
+    let Op::Namespace(NamespaceOp::Rename { from, to, .. }) = op else { return [0, 0] };
+    [from, to].map(|path| namespace::inode_at(target, path).unwrap_or(0))
+}
+
+/// Does `op` in the replica. A check has nothing to do here.
+///
+/// # Errors
+/// A stall or a divergence. What can't be carried is counted in `lacks` and is no failure.
+pub fn apply(
+    target: &mut Target,
+    lacks: &mut Lacks,
+    (op, bulk): (&Op, &[u8]),
+    pass: Pass,
+) -> Result<(), Failure> {
+    let once = |target: &mut Target| {
+        let mut in_hand = InHand { target, lacks, pass };
+        match op {
+            Op::Namespace(op) => in_hand.namespace(op, bulk),
+            Op::Data(op) => in_hand.data(op, bulk),
+            Op::Attr(op) => in_hand.attr(op),
+            Op::Xattr(op) => in_hand.xattr(op, bulk),
+            Op::Check { .. } => Ok(()),
+        }
+    };
+    with_access(target, || access::objects_to_open(op), once)
+}
+
+/// One record being done.
+struct InHand<'a> {
+    target: &'a mut Target,
+    lacks: &'a mut Lacks,
+    pass: Pass,
+}
+
+impl InHand<'_> {
+    /// In a redo: true, so that what is found done is looked at before it is called a divergence.
+    fn is_redo(&self) -> bool {
+        matches!(self.pass, Pass::Redo(_))
+    }
+}
+
+/// The directory that holds `path`; the root for the root.
+fn parent_of(path: &TreePath) -> TreePath {
+    path.parent().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,550 @@
+//! The frontier of a resync: what of the tree was compared already, and what is still needed.
+//!
+//! A trie by path components that holds only what is unfinished: a name that is absent below a checked
+//! directory is checked with all that is below it, and a name that is absent below an unchecked one is
+//! unchecked and untouched. Used by `resync`, followed through records by `moves`. Pure.
+//!
+//! Invariants: only a node without unchecked ancestors has a need or was asked for; the root always stands.
+
+use super::groups::{GroupId, Groups};
+use std::collections::BTreeMap;
+use tdfs_wire::TreePath;
+
+/// Most touched names that are remembered; beyond that every file counts as touched.
+pub const TOUCHED_MAX: usize = 1 << 18;
+
+/// A node of the trie; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId {
+    slot: u32,
+    turn: u32,
+}
+
+/// What records did to an unchecked object since the check began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch {
+    /// Nothing that is known.
+    No,
+    /// A record made it, so it shares its inode with nothing.
+    Fresh,
+    /// It was changed: its mtime says nothing about its content (DESIGN section 7, rule 7).
+    Touched,
+    /// It was checked already, and then something happened to it that could not be followed.
+    Doubted,
+}
+
+/// What is known of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// It is as on the master; of a directory: its names and its own meta are.
+    Checked,
+    /// It may be anything; of a directory: all below it, too.
+    Unchecked(Touch),
+}
+
+/// Where the comparison of an object's content is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// The content below this is as on the master.
+    pub offset: u64,
+    /// Something that could not be followed happened to it: compare once more from the start.
+    pub again: bool,
+    /// [`Groups::lost`] when it began.
+    pub lost_at: u64,
+    /// How many bytes are left as far as is known.
+    pub bytes_left: u64,
+}
+
+/// What has to be asked about an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Its own meta only; it is checked in all else.
+    Meta,
+    /// The names in it. With [`Mark::Checked`] only the names: what is checked below it stays so.
+    Listing,
+    /// What it is at all, with its meta and content.
+    Object(Fill),
+}
+
+/// A path as the trie sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// True if all directories above it are checked: records must apply there.
+    pub checked: bool,
+    /// True if the names of the directory that holds it are about to be listed again.
+    pub relisting: bool,
+    /// Its node.
+    pub node: Option<NodeId>,
+}
+
+/// One object that is not finished.
+#[derive(Debug)]
+pub struct Node {
+    parent: Option<NodeId>,
+    name: Box<[u8]>,
+    children: BTreeMap<Box<[u8]>, NodeId>,
+    /// What is known of it.
+    pub mark: Mark,
+    /// What has to be asked.
+    need: Option<Need>,
+    /// The id of the want that was sent.
+    asked: Option<u64>,
+    /// The group of names that it is in.
+    group: Option<GroupId>,
+    queued: bool,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Frontier {
+    slots: Vec<(u32, Option<Node>)>,
+    free: Vec<u32>,
+    root: NodeId,
+    queue: Vec<NodeId>,
+    asked: BTreeMap<u64, NodeId>,
+    needs: u64,
+    bytes_left: u64,
+    touched: usize,
+    overflown: bool,
+    /// True while objects count as equal that were never compared: an object may have names among them.
+    partial: bool,
+    /// The known hard links.
+    pub groups: Groups,
+}
+
+impl Frontier {
+    /// With nothing checked, or everything.
+    pub fn new(checked: bool) -> Frontier {
+        let root = NodeId { slot: 0, turn: 0 };
+        let mark = if checked { Mark::Checked } else { Mark::Unchecked(Touch::No) };
+        let mut frontier = Frontier {
+            slots: vec![(0, Some(Node::new(None, Box::default(), mark)))],
+            free: Vec::new(),
+            root,
+            queue: Vec::new(),
+            asked: BTreeMap::new(),
+            needs: 0,
+            bytes_left: 0,
+            touched: 0,
+            overflown: false,
+            partial: checked,
+            groups: Groups::default(),
+        };
+        if !checked {
+            frontier.set_need(root, Some(Need::Listing));
+        }
+        frontier
+    }
+
+    /// True while objects count as equal that were never compared.
+    pub fn is_partial(&self) -> bool {
+        self.partial
+    }
+
+    /// All that is checked now counts as equal, or nothing does.
+    pub fn set_partial(&mut self, partial: bool) {
+        self.partial = partial;
+    }
+
+    /// The node of the root.
+    pub fn root(&self) -> NodeId {
+        self.root
+    }
+
+    /// The node, unless it is gone.
+    pub fn get(&self, id: NodeId) -> Option<&Node> {
+        let (turn, node) = self.slots.get(id.slot as usize)?;
+        if *turn == id.turn { node.as_ref() } else { None }
+    }
+
+    fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
+        let (turn, node) = self.slots.get_mut(id.slot as usize)?;
+        if *turn == id.turn { node.as_mut() } else { None }
+    }
+
+    /// What has to be asked about the node.
+    pub fn need(&self, id: NodeId) -> Option<Need> {
+        self.get(id).and_then(|node| node.need)
+    }
+
+    /// What is known of the node.
+    pub fn mark(&self, id: NodeId) -> Mark {
+        self.get(id).map_or(Mark::Checked, |node| node.mark)
+    }
+
+    /// The group that the node is in.
+    pub fn group(&self, id: NodeId) -> Option<GroupId> {
+        self.get(id).and_then(|node| node.group)
+    }
+
+    /// The node of `name` in the directory `dir`.
+    pub fn child(&self, dir: NodeId, name: &[u8]) -> Option<NodeId> {
+        self.get(dir)?.children.get(name).copied()
+    }
+
+    /// All nodes right below `dir`, with their names.
+    pub fn children(&self, dir: NodeId) -> Vec<(Box<[u8]>, NodeId)> {
+        let Some(node) = self.get(dir) else { return Vec::new() };
+        node.children.iter().map(|(name, id)| (name.clone(), *id)).collect()
+    }
+
+    /// How many objects are needed, and how many bytes of them as far as is known.
+    pub fn open(&self) -> (u64, u64) {
+        (self.needs, self.bytes_left)
+    }
+
+    /// How many wants were sent and not answered.
+    pub fn outstanding(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// True if too many names were touched to be remembered.
+    pub fn overflown(&self) -> bool {
+        self.overflown
+    }
+
+    /// The path of a node; None if it is longer than a path can be.
+    pub fn path(&self, id: NodeId) -> Option<TreePath> {
+        let mut names: Vec<&[u8]> = Vec::new();
+        let mut at = self.get(id)?;
+        while let Some(parent) = at.parent {
+            names.push(&at.name);
+            at = self.get(parent)?;
+        }
+        names.reverse();
+        TreePath::new(names.join(&b'/')).ok()
+    }
+
+    /// How `path` stands.
+    pub fn place(&self, path: &TreePath) -> Place {
+        let mut place = Place { checked: true, relisting: false, node: Some(self.root) };
+        for name in path.components() {
+            let Some(node) = place.node.and_then(|id| self.get(id)) else {
+                return Place { relisting: false, node: None, ..place };
+            };
+            place.checked &= node.mark == Mark::Checked;
+            place.relisting = node.need == Some(Need::Listing);
+            place.node = node.children.get(name).copied();
+        }
+        place
+    }
+
+    /// The node of `path`, made with those above it where they are missing.
+    pub fn ensure(&mut self, path: &TreePath) -> NodeId {
+        path.components().fold(self.root, |dir, name| self.ensure_child(dir, name))
+    }
+
+    /// The node of `name` in `dir`, made where it is missing.
+    pub fn ensure_child(&mut self, dir: NodeId, name: &[u8]) -> NodeId {
+        if let Some(id) = self.child(dir, name) {
+            return id;
+        }
+        let mark = match self.mark(dir) {
+            Mark::Checked => Mark::Checked,
+            Mark::Unchecked(_) => Mark::Unchecked(Touch::No),
+        };
+        let node = Node::new(Some(dir), name.into(), mark);
+        let id = match self.free.pop() {
+            Some(slot) => NodeId { slot, turn: self.slots[slot as usize].0 },
+            None => {
+                self.slots.push((0, None));
+                let slot = u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 nodes");
+                NodeId { slot, turn: 0 }
+            }
+        };
+        self.slots[id.slot as usize].1 = Some(node);
+        if let Some(dir) = self.get_mut(dir) {
+            dir.children.insert(name.into(), id);
+        }
+        id
+    }
+
+    /// Sets what has to be asked; whatever was asked before is not waited for any more.
+    pub fn set_need(&mut self, id: NodeId, need: Option<Need>) {
+        let Some(node) = self.get_mut(id) else { return };
+        let (before, asked) = (std::mem::replace(&mut node.need, need), node.asked.take());
+        let queue = need.is_some() && !node.queued;
+        node.queued |= queue;
+        if let Some(asked) = asked {
+            self.asked.remove(&asked);
+        }
+        if queue {
+            self.queue.push(id);
+        }
+        let count = |need: Option<Need>| match need {
+            Some(Need::Object(fill)) => (1, fill.bytes_left),
+            Some(_) => (1, 0),
+            None => (0, 0),
+        };
+        let ((was, was_bytes), (is, is_bytes)) = (count(before), count(need));
+        self.needs = self.needs + is - was;
+        self.bytes_left = (self.bytes_left + is_bytes).saturating_sub(was_bytes);
+    }
+
+    /// The object is compared wholly: what it is, meta and content. What is already under way goes on.
+    pub fn need_object(&mut self, id: NodeId) {
+        let fill = Fill { offset: 0, again: false, lost_at: self.groups.lost(), bytes_left: 0 };
+        match self.need(id) {
+            Some(Need::Object(fill)) => self.compare_again(id, fill),
+            Some(Need::Listing) if self.mark(id) != Mark::Checked => {}
+            Some(Need::Listing | Need::Meta) | None if id == self.root => {
+                self.strip(id);
+                self.set_need(id, Some(Need::Listing));
+            }
+            Some(Need::Listing | Need::Meta) | None => {
+                self.strip(id);
+                self.set_need(id, Some(Need::Object(fill)));
+            }
+        }
+    }
+
+    /// The names in a checked directory are compared once more.
+    pub fn need_names(&mut self, id: NodeId) {
+        if matches!(self.need(id), None | Some(Need::Meta)) {
+            self.set_need(id, Some(Need::Listing));
+        }
+    }
+
+    /// The own meta of a checked directory is compared once more.
+    pub fn need_meta(&mut self, id: NodeId) {
+        if self.need(id).is_none() {
+            self.set_need(id, Some(Need::Meta));
+        }
+    }
+
+    /// Something that could not be followed happened to the content of an object while it is compared.
+    pub fn compare_again(&mut self, id: NodeId, fill: Fill) {
+        let again = self.get(id).is_some_and(|node| fill.offset > 0 || node.asked.is_some());
+        if let Some(Node { need: Some(Need::Object(fill)), .. }) = self.get_mut(id) {
+            fill.again |= again;
+        }
+    }
+
+    /// Nothing has to be asked any more: the object is as on the master.
+    pub fn finish(&mut self, id: NodeId) {
+        self.set_need(id, None);
+        self.set_mark(id, Mark::Checked);
+        self.prune(id);
+    }
+
+    /// Sets what is known of the node.
+    pub fn set_mark(&mut self, id: NodeId, mark: Mark) {
+        let touches = |mark: Mark| usize::from(!matches!(mark, Mark::Checked | Mark::Unchecked(Touch::No)));
+        let Some(node) = self.get_mut(id) else { return };
+        let before = std::mem::replace(&mut node.mark, mark);
+        self.touched = self.touched + touches(mark) - touches(before);
+    }
+
+    /// A record touched an unchecked object.
+    pub fn set_touch(&mut self, path: &TreePath, touch: Touch) {
+        if self.touched >= TOUCHED_MAX {
+            self.overflown = true;
+            return;
+        }
+        let id = self.ensure(path);
+        self.set_mark(id, Mark::Unchecked(touch));
+    }
+
+    /// The next node to ask about; [`Frontier::ask`] has to follow.
+    pub fn next(&mut self) -> Option<NodeId> {
+        while let Some(id) = self.queue.pop() {
+            let Some(node) = self.get_mut(id) else { continue };
+            node.queued = false;
+            if node.need.is_some() && node.asked.is_none() {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// The want `want` was sent for the node.
+    pub fn ask(&mut self, id: NodeId, want: u64) {
+        if let Some(node) = self.get_mut(id) {
+            node.asked = Some(want);
+            self.asked.insert(want, id);
+        }
+    }
+
+    /// The node that the want `want` is about, if it is still wanted there.
+    pub fn asked_for(&self, want: u64) -> Option<NodeId> {
+        self.asked.get(&want).copied()
+    }
+
+    /// The want of the node counts as never sent.
+    pub fn requeue(&mut self, id: NodeId) {
+        self.set_need(id, self.need(id));
+    }
+
+    /// All wants count as never sent.
+    pub fn requeue_all(&mut self) {
+        let asked: Vec<NodeId> = self.asked.values().copied().collect();
+        asked.into_iter().for_each(|id| self.requeue(id));
+    }
+
+    fn requeue_below(&mut self, top: NodeId) {
+        let below = |id: &NodeId| {
+            std::iter::successors(Some(*id), |id| self.get(*id).and_then(|node| node.parent)).any(|id| id == top)
+        };
+        let asked: Vec<NodeId> = self.asked.values().copied().filter(below).collect();
+        asked.into_iter().for_each(|id| self.requeue(id));
+    }
+
+    /// Takes the node out of the trie with all that is below it. [`Frontier::attach`] has to follow.
+    pub fn detach(&mut self, id: NodeId) {
+        self.requeue_below(id);
+        let Some(node) = self.get_mut(id) else { return };
+        let (parent, name) = (node.parent.take(), std::mem::take(&mut node.name));
+        if let Some(dir) = parent.and_then(|parent| self.get_mut(parent)) {
+            dir.children.remove(&name);
+        }
+        if let Some(parent) = parent {
+            self.prune(parent);
+        }
+    }
+
+    /// Puts a detached node in as `path`, where none is.
+    pub fn attach(&mut self, id: NodeId, path: &TreePath) {
+        let Some((parent, name)) = path.split() else { return };
+        let dir = self.ensure(&parent);
+        if let Some(dir) = self.get_mut(dir) {
+            dir.children.insert(name.into(), id);
+        }
+        if let Some(node) = self.get_mut(id) {
+            (node.parent, node.name) = (Some(dir), name.into());
+        }
+    }
+
+    /// The object is gone, with all that was below it.
+    pub fn forget(&mut self, id: NodeId) {
+        if id == self.root {
+            return;
+        }
+        self.detach(id);
+        for id in self.at_or_below(id) {
+            let (mark, need) = (self.mark(id), self.need(id));
+            let comparing = matches!(need, Some(Need::Object(_))) && self.group(id).is_some();
+            if mark == Mark::Unchecked(Touch::Doubted) || (self.partial && mark != Mark::Checked) {
+                self.groups.lose_sight();
+            } else if mark == Mark::Unchecked(Touch::Touched) || comparing || self.overflown {
+                self.groups.lose();
+            }
+            self.set_need(id, None);
+            self.set_mark(id, Mark::Checked);
+            self.leave_group(id);
+            self.release(id);
+        }
+    }
+
+    /// Nothing is known any more of the object and of what is below it, but what touched it.
+    pub fn strip(&mut self, top: NodeId) {
+        let mut below = self.at_or_below(top);
+        below.reverse();
+        for id in below {
+            let touch = match (self.mark(id), self.need(id)) {
+                (Mark::Unchecked(Touch::Doubted), _) => Touch::Doubted,
+                (_, Some(Need::Object(_))) => Touch::Touched,
+                (Mark::Unchecked(touch), _) => touch,
+                (Mark::Checked, _) => Touch::No,
+            };
+            self.set_need(id, None);
+            self.leave_group(id);
+            self.set_mark(id, Mark::Unchecked(touch));
+        }
+        for id in self.at_or_below(top).into_iter().rev().filter(|&id| id != top) {
+            self.prune(id);
+        }
+    }
+
+    /// The node and all below it, each after the one above it.
+    fn at_or_below(&self, top: NodeId) -> Vec<NodeId> {
+        let mut found = vec![top];
+        let mut next = 0;
+        while let Some(&id) = found.get(next) {
+            found.extend(self.get(id).into_iter().flat_map(|node| node.children.values().copied()));
+            next += 1;
+        }
+        found
+    }
+
+    /// Lets go of the node, and of those above it, that say nothing any more.
+    pub fn prune(&mut self, id: NodeId) {
+        let mut at = id;
+        while let Some(node) = self.get(at) {
+            let above = node.parent.and_then(|parent| self.get(parent));
+            let Some((parent, above)) = node.parent.zip(above) else { return };
+            let says_nothing = match node.mark {
+                Mark::Checked => above.mark == Mark::Checked,
+                Mark::Unchecked(touch) => touch == Touch::No && above.mark != Mark::Checked,
+            };
+            if !says_nothing || node.need.is_some() || node.group.is_some() || !node.children.is_empty() {
+                return;
+            }
+            let name = node.name.clone();
+            self.release(at);
+            if let Some(above) = self.get_mut(parent) {
+                above.children.remove(&name);
+            }
+            at = parent;
+        }
+    }
+
+    fn release(&mut self, id: NodeId) {
+        if let Some((turn, node)) = self.slots.get_mut(id.slot as usize) {
+            *turn += 1;
+            *node = None;
+            self.free.push(id.slot);
+        }
+    }
+
+    /// Puts the name into a group; what records linked with it comes along.
+    pub fn enter_group(&mut self, id: NodeId, group: GroupId, links: u64) {
+        let names = match self.group(id) {
+            Some(before @ GroupId::Linked(_)) if before != group => self.groups.names(before),
+            _ => vec![id],
+        };
+        for id in names {
+            if self.group(id).is_some_and(|before| before != group) {
+                self.leave_group(id);
+            }
+            if let Some(node) = self.get_mut(id) {
+                node.group = Some(group);
+                self.groups.enter(id, group, links);
+            }
+        }
+    }
+
+    /// Takes the name out of its group.
+    pub fn leave_group(&mut self, id: NodeId) {
+        if let Some(group) = self.get_mut(id).and_then(|node| node.group.take()) {
+            let uneven = self.groups.leave(id, group);
+            if uneven && self.partial {
+                self.groups.lose_sight();
+            }
+        }
+    }
+
+    /// True if the content of the node's object is being compared, by this or by another name.
+    pub fn is_filling(&self, id: NodeId) -> bool {
+        let own = |id: NodeId| matches!(self.need(id), Some(Need::Object(_)));
+        let group = self.group(id).and_then(|group| self.groups.get(group));
+        own(id) || group.is_some_and(|group| group.names.iter().any(|&name| own(name)))
+    }
+
+    /// All groups are forgotten: nothing about hard links is in doubt.
+    pub fn forget_groups(&mut self) {
+        for group in self.groups.ids() {
+            let names = self.groups.names(group);
+            for id in names {
+                self.leave_group(id);
+                self.prune(id);
+            }
+        }
+    }
+}
+
+impl Node {
+    fn new(parent: Option<NodeId>, name: Box<[u8]>, mark: Mark) -> Node {
+        let children = BTreeMap::new();
+        Node { parent, name, children, mark, need: None, asked: None, group: None, queued: false }
+    }
+}

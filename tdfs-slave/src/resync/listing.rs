@@ -1,0 +1,320 @@
+//! Makes a directory of the replica hold exactly the names that a listing tells, each of the right kind and
+//! with the right sharing of inodes.
+//!
+//! Called by `resync` when a listing is whole. I/O comes first and can be done again after a stall; what it
+//! means for the frontier is entered at the end, at once.
+
+use super::frontier::{Fill, Mark, Need, NodeId, Touch};
+use super::groups::GroupId;
+use super::stock::{Standing, Stock};
+use super::{Parts, Resync};
+use crate::replay::Failure;
+use std::collections::HashSet;
+use tdfs_wire::TreePath;
+use tdfs_wire::object::{Child, Kind, Meta};
+
+/// How a name came to stand as it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Made {
+    /// It stood so.
+    Stands,
+    /// It has an inode of its own now, with the content it had.
+    Split,
+    /// It shares the inode of its group now.
+    Linked,
+    /// It is new and empty.
+    Created,
+}
+
+/// What has to be right about a name before its content is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Identity<'a> {
+    pub path: &'a TreePath,
+    pub kind: &'a Kind,
+    /// The master's inode number.
+    pub ino: u64,
+    pub links: u64,
+}
+
+/// What a listed name needs.
+enum Decision {
+    /// Nothing.
+    Equal,
+    /// What was needed before.
+    Keep,
+    /// Its own meta only.
+    Meta,
+    /// It is a directory that was not compared.
+    Dive,
+    /// It is compared by its own want; `anew`: from its start.
+    Fill { anew: bool, bytes: u64 },
+}
+
+impl Resync {
+    /// Makes the directory equal to a whole listing; from then on it is checked.
+    pub(super) fn make_directory_equal<S: Stock>(
+        &mut self,
+        stock: &mut S,
+        dir: NodeId,
+        path: &TreePath,
+        (meta, children): (&Meta, &[Child]),
+    ) -> Result<(), Failure> {
+        let relisted = self.frontier.mark(dir) == Mark::Checked;
+        self.make_directory(stock, dir, path)?;
+        self.remove_extra(stock, dir, path, children)?;
+        let mut decisions = Vec::with_capacity(children.len());
+        for child in children {
+            match path.join(child.name.as_bytes()) {
+                Ok(path) => {
+                    decisions.push((child.name.as_bytes(), self.compare(stock, (dir, relisted), &path, child)?));
+                }
+                Err(why) => tracing::warn!("a name in {path} can't be reached: {why}"),
+            }
+        }
+        self.progress.differences += u64::from(stock.dress(path, meta)?);
+        self.frontier.set_need(dir, None);
+        self.frontier.set_mark(dir, Mark::Checked);
+        self.progress.objects_done += 1;
+        // The last entered is asked first: files before directories, so that little is open at a time.
+        let (dirs, others): (Vec<_>, Vec<_>) =
+            decisions.into_iter().rev().partition(|(_, decision)| matches!(decision, Decision::Dive));
+        for (name, decision) in dirs.into_iter().chain(others) {
+            self.enter(dir, name, decision);
+        }
+        self.frontier.prune(dir);
+        Ok(())
+    }
+
+    /// Makes sure that the path is a directory; true if it had to be made.
+    pub(super) fn make_directory<S: Stock>(
+        &mut self,
+        stock: &mut S,
+        node: NodeId,
+        path: &TreePath,
+    ) -> Result<bool, Failure> {
+        match stock.look(path)? {
+            Some(here) if here.meta.kind == Kind::Directory => return Ok(false),
+            Some(here) => {
+                self.part(node, &here);
+                stock.remove(path)?;
+            }
+            None => {}
+        }
+        stock.create(path, &Kind::Directory)?;
+        self.progress.differences += 1;
+        Ok(true)
+    }
+
+    fn remove_extra<S: Stock>(
+        &mut self,
+        stock: &mut S,
+        dir: NodeId,
+        path: &TreePath,
+        children: &[Child],
+    ) -> Result<(), Failure> {
+        let told: HashSet<&[u8]> = children.iter().map(|child| child.name.as_bytes()).collect();
+        for name in stock.names(path)? {
+            if !told.contains(name.as_bytes())
+                && let Ok(extra) = path.join(name.as_bytes())
+            {
+                stock.remove(&extra)?;
+                self.progress.differences += 1;
+            }
+        }
+        for (name, id) in self.frontier.children(dir) {
+            if !told.contains(&*name) {
+                self.frontier.forget(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn compare<S: Stock>(
+        &mut self,
+        stock: &mut S,
+        (dir, relisted): (NodeId, bool),
+        path: &TreePath,
+        child: &Child,
+    ) -> Result<Decision, Failure> {
+        if child.meta.kind == Kind::Directory {
+            return self.compare_directory(stock, (dir, relisted), path, child);
+        }
+        let known = self.frontier.child(dir, child.name.as_bytes());
+        if relisted && known.is_none() && self.stands_as_told(stock, path, child)? {
+            return Ok(Decision::Equal);
+        }
+        let node = self.frontier.ensure_child(dir, child.name.as_bytes());
+        let identity = Identity { path, kind: &child.meta.kind, ino: child.ino, links: child.links };
+        let (made, here) = match self.make_name(stock, node, identity) {
+            Err(Failure::NotCarried(_)) => return Ok(Decision::Equal),
+            made => made?,
+        };
+        let touched = !matches!(self.frontier.mark(node), Mark::Checked | Mark::Unchecked(Touch::No));
+        let wanted = matches!(self.frontier.need(node), Some(Need::Object(_)));
+        let fill = Decision::Fill { anew: made != Made::Stands, bytes: child.meta.size };
+        Ok(match made {
+            Made::Created | Made::Split => fill,
+            _ if touched || wanted || self.is_distrusted(&here) => fill,
+            // Another name of it is being compared, and with it the inode.
+            Made::Linked if self.frontier.is_filling(node) => Decision::Equal,
+            _ if stock.equal(&here.meta, &child.meta) => Decision::Equal,
+            _ => fill,
+        })
+    }
+
+    fn compare_directory<S: Stock>(
+        &mut self,
+        stock: &mut S,
+        (dir, relisted): (NodeId, bool),
+        path: &TreePath,
+        child: &Child,
+    ) -> Result<Decision, Failure> {
+        let node = self.frontier.ensure_child(dir, child.name.as_bytes());
+        if self.make_directory(stock, node, path)? || !relisted {
+            return Ok(Decision::Dive);
+        }
+        if self.frontier.need(node).is_some() {
+            return Ok(Decision::Keep);
+        }
+        let here = stock.look(path)?;
+        let equal = here.is_some_and(|here| stock.equal(&here.meta, &child.meta));
+        Ok(if equal { Decision::Keep } else { Decision::Meta })
+    }
+
+    /// In a directory whose names are compared once more, what looks equal is trusted as before. More names
+    /// than on the master are no sign: whoever keeps hard links of a replica elsewhere makes them.
+    fn stands_as_told<S: Stock>(
+        &self,
+        stock: &mut S,
+        path: &TreePath,
+        child: &Child,
+    ) -> Result<bool, Failure> {
+        let Some(here) = stock.look(path)? else { return Ok(false) };
+        let doubtful = self.is_distrusted(&here) || here.links < child.links;
+        Ok(!doubtful && self.frontier.groups.get(GroupId::Master(child.ino)).is_none() && stock.equal(&here.meta, &child.meta))
+    }
+
+    fn is_distrusted(&self, here: &Standing) -> bool {
+        self.distrust.all
+            || self.frontier.overflown()
+            || self.distrust.changed_since.is_some_and(|since| here.changed >= since)
+    }
+
+    fn enter(&mut self, dir: NodeId, name: &[u8], decision: Decision) {
+        let id = self.frontier.ensure_child(dir, name);
+        match decision {
+            Decision::Keep => self.frontier.prune(id),
+            Decision::Meta => self.frontier.need_meta(id),
+            Decision::Equal => {
+                self.progress.objects_done += 1;
+                self.frontier.finish(id);
+            }
+            Decision::Dive => {
+                self.frontier.strip(id);
+                self.frontier.set_need(id, Some(Need::Listing));
+            }
+            Decision::Fill { anew, bytes } => {
+                if self.frontier.mark(id) == Mark::Checked {
+                    self.frontier.set_mark(id, Mark::Unchecked(Touch::No));
+                }
+                let lost_at = self.frontier.groups.lost();
+                let begun = matches!(self.frontier.need(id), Some(Need::Object(_)));
+                if anew || !begun {
+                    let fill = Fill { offset: 0, again: false, lost_at, bytes_left: bytes };
+                    self.frontier.set_need(id, Some(Need::Object(fill)));
+                }
+            }
+        }
+    }
+
+    /// Makes a name, of no directory, stand for an inode of the right kind that it shares with nothing but
+    /// its group, as far as other names were compared (rule 8).
+    pub(super) fn make_name<S: Stock>(
+        &mut self,
+        stock: &mut S,
+        node: NodeId,
+        wanted: Identity<'_>,
+    ) -> Result<(Made, Standing), Failure> {
+        let Identity { path, kind, ino, links } = wanted;
+        let here = stock.look(path)?;
+        let group = self.shared_with(stock, node, &wanted)?;
+        let made = match (&here, &group) {
+            (Some(here), Some((_, group))) if here.meta.kind == *kind && here.ino == group.ino => Made::Stands,
+            (Some(here), None) if here.meta.kind == *kind && !self.is_wrongly_shared(here, ino, links) => {
+                Made::Stands
+            }
+            (Some(here), None) if here.meta.kind == *kind => {
+                self.part(node, here);
+                stock.split(path)?;
+                Made::Split
+            }
+            (here, group) => {
+                if let Some(here) = here {
+                    self.part(node, here);
+                    stock.remove(path)?;
+                }
+                match group {
+                    Some((name, _)) => stock.link(name, path)?,
+                    None => stock.create(path, kind)?,
+                }
+                if group.is_some() { Made::Linked } else { Made::Created }
+            }
+        };
+        self.progress.differences += u64::from(made != Made::Stands);
+        let here = match here {
+            Some(here) if made == Made::Stands => here,
+            _ => stock.look(path)?.ok_or_else(|| Failure::diverged("find", path, rustix::io::Errno::NOENT))?,
+        };
+        if links > 1 || here.links > 1 {
+            self.frontier.enter_group(node, GroupId::Master(ino), links);
+            self.frontier.groups.claim(ino, here.ino);
+            if let Some(group) = self.frontier.groups.get_mut(GroupId::Master(ino)) {
+                group.even = here.links == links;
+            }
+        } else {
+            self.frontier.leave_group(node);
+        }
+        Ok((made, here))
+    }
+
+    /// Another checked name of the same object, with its inode in the replica.
+    fn shared_with<S: Stock>(
+        &mut self,
+        stock: &mut S,
+        node: NodeId,
+        wanted: &Identity<'_>,
+    ) -> Result<Option<(TreePath, Standing)>, Failure> {
+        let names = self.frontier.groups.names(GroupId::Master(wanted.ino));
+        for name in names.into_iter().filter(|&name| name != node) {
+            let Some(path) = self.frontier.path(name) else { continue };
+            match stock.look(&path)? {
+                Some(here) if here.meta.kind == *wanted.kind => return Ok(Some((path, here))),
+                // Somebody wrote to the replica, or the number stands for another object by now.
+                _ => self.frontier.need_object(name),
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_wrongly_shared(&self, here: &Standing, ino: u64, links: u64) -> bool {
+        let owned = self.frontier.groups.owner(here.ino).is_some_and(|owner| owner != ino);
+        // Where not everything is compared, the other names may be of objects that count as equal.
+        here.links > 1 && (owned || (self.frontier.is_partial() && here.links > links))
+    }
+
+    /// The name is about to be parted from its inode in the replica: if records touched that by this name,
+    /// other names of it may have been changed.
+    pub(super) fn part(&mut self, node: NodeId, here: &Standing) {
+        match self.frontier.mark(node) {
+            _ if here.links < 2 => {}
+            Mark::Checked => {}
+            Mark::Unchecked(Touch::Doubted) => self.frontier.groups.lose_sight(),
+            Mark::Unchecked(_) => self.frontier.groups.lose(),
+        }
+    }
+
+    /// A listing that was begun is not waited for any more.
+    pub(super) fn drop_parts(&mut self) {
+        self.parts = Parts::default();
+    }
+}

@@ -1,0 +1,315 @@
+//! The slave's side of a resync: drives the exchange of wants and answers until the replica is equal.
+//!
+//! Called by `replica`, on the replay thread: each op goes to [`Resync::applied`] after it was done, or to
+//! [`Resync::contradicted`] where the replica would not have it; each answer goes to [`Resync::answer`] at
+//! its place in the stream; then [`Resync::wants`] says what to ask next. DESIGN section 7 has the rules.
+//! `frontier` and `moves` decide without I/O; `listing` and `content` make objects equal through `Stock`.
+//! Knows no positions, sends nothing, keeps nothing on disk.
+
+mod content;
+mod disk;
+mod frontier;
+mod groups;
+mod listing;
+mod moves;
+mod settle;
+mod stock;
+
+use crate::replay::{Failure, Lacks, Target};
+use disk::Disk;
+use frontier::{Fill, Frontier, Mark, Need, NodeId};
+use stock::Stock;
+use tdfs_wire::answer::{Answer, Found, Want, Wanted};
+use tdfs_wire::object::Child;
+use tdfs_wire::{Op, Time, TreePath};
+
+/// Most wants that are sent and not answered.
+pub const WANTS_MAX: usize = 32;
+
+/// What a record means that the replica contradicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contradiction {
+    /// It had to be expected: what it names is not compared yet. Nothing to count.
+    Forgiven,
+    /// Somebody wrote to the replica. What it names is wanted now.
+    Divergence,
+}
+
+/// How far a resync is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Objects that are known to be equal since it began.
+    pub objects_done: u64,
+    /// Objects that are known to be needed still (more may be found).
+    pub objects_wanted: u64,
+    /// Bytes of content that were compared.
+    pub bytes_done: u64,
+    /// Bytes of content that are known to be needed still.
+    pub bytes_wanted: u64,
+    /// Bytes of content that came.
+    pub bytes_received: u64,
+    /// Objects that were not equal: 0 as long as it is a check only.
+    pub differences: u64,
+    /// How often the whole tree was begun, over what was asked for.
+    pub widened: u64,
+}
+
+/// One resync, from what was asked for until nothing is wanted any more.
+///
+/// ```text
+/// whole() / paths() --> wants() --> answer() ... --> nothing needed --> hard links settled --> done()
+///                         ^  ^          |                                   |
+///                         |  +----------+ <--- applied(), contradicted()    | counts of names differ:
+///                         +-------------------------------------------------+ the whole tree once more
+/// ```
+#[derive(Debug)]
+pub struct Resync {
+    frontier: Frontier,
+    /// When it began, by the clock of the replica's ctimes.
+    began: Option<Time>,
+    /// Wants are numbered from 1.
+    want_last: u64,
+    parts: Parts,
+    distrust: Distrust,
+    progress: Progress,
+    accepted: settle::Accepted,
+}
+
+/// The listing that is coming in parts; they follow each other.
+#[derive(Debug, Default)]
+struct Parts {
+    want: u64,
+    children: Vec<Child>,
+}
+
+/// Which files are compared by hashes whatever the quick check says.
+#[derive(Debug, Default)]
+struct Distrust {
+    all: bool,
+    changed_since: Option<Time>,
+}
+
+impl Resync {
+    /// Of the whole tree.
+    pub fn whole() -> Resync {
+        Resync::new(Frontier::new(false))
+    }
+
+    /// Of these paths and what is below them; all else counts as equal. More can come by [`Resync::want`].
+    pub fn paths(paths: Vec<TreePath>) -> Resync {
+        let mut resync = Resync::new(Frontier::new(true));
+        paths.into_iter().for_each(|path| resync.want(path));
+        resync
+    }
+
+    fn new(frontier: Frontier) -> Resync {
+        Resync {
+            frontier,
+            began: None,
+            want_last: 0,
+            parts: Parts::default(),
+            distrust: Distrust::default(),
+            progress: Progress::default(),
+            accepted: settle::Accepted::default(),
+        }
+    }
+
+    /// Compares the content of all files by hashes (`--checksum`, verify).
+    pub fn distrust_all(&mut self) {
+        self.distrust.all = true;
+    }
+
+    /// Compares files whose ctime in the replica is `since` or later by hashes: for a resync that goes on
+    /// after a kill, with the instant when it began (rule 7).
+    pub fn distrust_since(&mut self, since: Time) {
+        self.distrust.changed_since = Some(since);
+    }
+
+    /// Adds `path` to the scope, with all that is below it.
+    pub fn want(&mut self, path: TreePath) {
+        self.frontier.want(&path);
+    }
+
+    /// Has to be told each op after it was done in the replica. A check's paths are wanted by this.
+    pub fn applied(&mut self, op: &Op) {
+        self.frontier.follow(op);
+    }
+
+    /// Has to be told each op that the replica contradicts; it is not tried again.
+    pub fn contradicted(&mut self, op: &Op) -> Contradiction {
+        self.frontier.contradicted(op)
+    }
+
+    /// The connection was lost: what was not answered is asked again.
+    pub fn restart(&mut self) {
+        self.parts = Parts::default();
+        self.frontier.requeue_all();
+    }
+
+    /// True when nothing is wanted any more. [`Resync::wants`] has to come before: it looks at the end
+    /// whether hard links are as they were told.
+    pub fn done(&self) -> bool {
+        self.is_idle() && self.frontier.groups.is_empty() && !self.frontier.groups.is_unseen()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.frontier.open().0 == 0
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> Progress {
+        let (objects_wanted, bytes_wanted) = self.frontier.open();
+        Progress { objects_wanted, bytes_wanted, ..self.progress }
+    }
+
+    /// The next wants to send, so many that at most [`WANTS_MAX`] are on their way.
+    ///
+    /// # Errors
+    /// A stall, where the replica can't be read; then nothing was asked.
+    pub fn wants(&mut self, target: &mut Target, lacks: &mut Lacks) -> Result<Vec<Want>, Failure> {
+        self.wants_from(&mut Disk { target, lacks })
+    }
+
+    /// Makes the replica equal to the answer. An answer to what is not wanted any more does nothing.
+    ///
+    /// # Errors
+    /// A stall: the same answer has to be given again.
+    pub fn answer(
+        &mut self,
+        target: &mut Target,
+        lacks: &mut Lacks,
+        answer: &Answer,
+        bulk: &[u8],
+    ) -> Result<(), Failure> {
+        self.answer_to(&mut Disk { target, lacks }, answer, bulk)
+    }
+
+    fn wants_from<S: Stock>(&mut self, stock: &mut S) -> Result<Vec<Want>, Failure> {
+        if self.began.is_none() {
+            self.began = Some(stock.now());
+        }
+        if self.is_idle() {
+            self.settle(stock)?;
+        }
+        let mut wants = Vec::new();
+        while self.frontier.outstanding() < WANTS_MAX {
+            let Some(node) = self.frontier.next() else { break };
+            match self.want_for(stock, node) {
+                Ok(Some(want)) => wants.push(want),
+                Ok(None) => {}
+                Err(failure) => {
+                    self.frontier.requeue(node);
+                    // What was asked has to be sent; the stall will show again.
+                    return if wants.is_empty() { Err(failure) } else { Ok(wants) };
+                }
+            }
+        }
+        Ok(wants)
+    }
+
+    fn want_for<S: Stock>(&mut self, stock: &mut S, node: NodeId) -> Result<Option<Want>, Failure> {
+        let Some(need) = self.frontier.need(node) else { return Ok(None) };
+        let Some(path) = self.frontier.path(node) else {
+            // Not to be named by any path: the directory that can be named was told of it by a check.
+            self.frontier.finish(node);
+            return Ok(None);
+        };
+        let what = match need {
+            Need::Listing => Wanted::Listing,
+            Need::Meta => Wanted::Object { offset: content::BEYOND, hashes: Vec::new() },
+            Need::Object(fill) => {
+                let hashes = match stock.hashes(&path, fill.offset) {
+                    Err(Failure::Divergence(_)) => Vec::new(),
+                    hashes => hashes?,
+                };
+                Wanted::Object { offset: fill.offset, hashes }
+            }
+        };
+        self.want_last += 1;
+        self.frontier.ask(node, self.want_last);
+        Ok(Some(Want { id: self.want_last, path, what }))
+    }
+
+    fn answer_to<S: Stock>(&mut self, stock: &mut S, answer: &Answer, bulk: &[u8]) -> Result<(), Failure> {
+        let Some(node) = self.frontier.asked_for(answer.id) else { return Ok(()) };
+        if self.frontier.path(node).as_ref() != Some(&answer.path) {
+            self.frontier.requeue(node);
+            return Ok(());
+        }
+        let done = self.answer_about(stock, node, answer, bulk);
+        match done {
+            Err(Failure::Divergence(trouble)) => {
+                tracing::debug!("the replica changed while it was made equal: {trouble}");
+                self.look_again(node, &answer.path);
+                Ok(())
+            }
+            Err(Failure::NotCarried(_)) => {
+                self.frontier.finish(node);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Somebody else works in the replica: the names of the directory are compared, too.
+    fn look_again(&mut self, node: NodeId, path: &TreePath) {
+        if let Some(Need::Object(fill)) = self.frontier.need(node) {
+            self.frontier.set_need(node, Some(Need::Object(Fill { offset: 0, ..fill })));
+        } else {
+            self.frontier.requeue(node);
+        }
+        if let Some(parent) = path.parent().map(|parent| self.frontier.ensure(&parent)) {
+            self.frontier.need_names(parent);
+        }
+    }
+
+    fn answer_about<S: Stock>(
+        &mut self,
+        stock: &mut S,
+        node: NodeId,
+        answer: &Answer,
+        bulk: &[u8],
+    ) -> Result<(), Failure> {
+        let Some(need) = self.frontier.need(node) else { return Ok(()) };
+        match (&answer.found, need) {
+            (Found::Gone, Need::Listing) if node != self.frontier.root() => {
+                // No directory, against all that was known.
+                self.frontier.set_mark(node, Mark::Checked);
+                self.frontier.set_need(node, None);
+                self.frontier.need_object(node);
+                Ok(())
+            }
+            (Found::Gone, Need::Meta | Need::Object(_)) => {
+                self.progress.differences += u64::from(stock.look(&answer.path)?.is_some());
+                stock.remove(&answer.path)?;
+                self.frontier.forget(node);
+                Ok(())
+            }
+            (Found::Listing { meta, children, last }, Need::Listing) => {
+                if self.parts.want != answer.id {
+                    self.parts = Parts { want: answer.id, children: Vec::new() };
+                }
+                if !last {
+                    self.parts.children.extend_from_slice(children);
+                    return Ok(());
+                }
+                let mut all = self.parts.children.clone();
+                all.extend_from_slice(children);
+                self.make_directory_equal(stock, node, &answer.path, (meta, &all))?;
+                self.parts = Parts::default();
+                Ok(())
+            }
+            (Found::Object { meta, ino, links, stretches }, Need::Meta | Need::Object(_)) => {
+                let found = content::FoundObject { meta, ino: *ino, links: *links, stretches, bulk };
+                self.make_object_equal(stock, node, &answer.path, &found)
+            }
+            _ => {
+                self.frontier.requeue(node);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! What the shell of a master session says and hears: inputs, outputs, and what can be told of a slave.
+
+use crate::answer::Want;
+use crate::message::{Branch, MasterMessage, SlaveMessage};
+use crate::{Frame, Id, Lsn};
+use std::sync::Arc;
+
+/// What does not change while the session lives.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Version of the program, told to the slave for its log.
+    pub software: String,
+    /// The filesystem that is served.
+    pub filesystem: Id,
+    /// Its epochs, the present one last; never empty.
+    pub lineage: Vec<Branch>,
+    /// Makes the delays of this slave differ from those of others.
+    pub jitter_seed: u64,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The connection that was asked for stands; it can take one frame.
+    Dialled,
+    /// It could not be made.
+    DialFailed(String),
+    /// It is gone, or brought bytes that are no frame.
+    Lost(String),
+    /// The peer can't be talked to until a human changes something (another protocol version).
+    Refused(String),
+    /// A message came.
+    Received(SlaveMessage),
+    /// How far the log reaches: newest record, and oldest record it still holds (head + 1: none).
+    ///
+    /// To be said only after all answers that were placed before `head` was read have been told
+    /// ([`Input::Answered`]): their place is before any later record of their object.
+    Log {
+        /// Newest record.
+        head: Lsn,
+        /// Oldest record that can be read.
+        oldest: Lsn,
+    },
+    /// Of what [`Output::Records`] asked for, records up to here were handed to the connection.
+    Sent(Lsn),
+    /// All parts of the answer to one want.
+    Answered {
+        /// As told by [`Output::Ask`]; answers of an earlier connection are dropped.
+        connection: u64,
+        /// The LSN as of which it is exact.
+        as_of: Lsn,
+        /// Its parts in order.
+        frames: Vec<Arc<Frame>>,
+    },
+    /// The connection can take a frame.
+    Writable,
+    /// Records up to here, with their effect, are on the master's disk.
+    MasterDurable(Lsn),
+    /// A new epoch has begun: the history so far, the present epoch last, and its log.
+    Lineage(Vec<Branch>),
+    /// The replica has to be made equal by a resync, whatever its position.
+    Resync,
+    /// The daemon ends, for this reason.
+    Stop(String),
+    /// The deadline is reached.
+    Tick {
+        /// The clock: nanoseconds since 1970.
+        time_ns: i64,
+    },
+}
+
+/// What the shell has to do.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Make a connection; say `Dialled` or `DialFailed`.
+    Dial,
+    /// Close the connection; nothing that comes from it later counts.
+    Hangup(Hangup),
+    /// Send a message.
+    Send(MasterMessage),
+    /// Send a part of an answer.
+    SendAnswer(Arc<Frame>),
+    /// Read records after `after` from the log, at most up to `up_to`, send them in one frame, say `Sent`.
+    Records {
+        /// The newest record that was sent.
+        after: Lsn,
+        /// The newest record that may be sent.
+        up_to: Lsn,
+    },
+    /// Have a want answered; say `Answered` with the same number of the connection.
+    Ask {
+        /// Which connection it belongs to.
+        connection: u64,
+        /// The want.
+        want: Want,
+    },
+}
+
+/// Why the session ends a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hangup {
+    /// The peer broke the protocol: a human must look.
+    Fault(String),
+    /// It refuses, and will until a human does something.
+    Refused(String),
+    /// It is silent, or begins anew.
+    Gone(String),
+}
+
+/// What the master knows of one slave. Invariant: durable <= applied <= received <= sent <= head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Newest record handed to the connection.
+    pub sent: Lsn,
+    /// Newest record the slave has taken off it.
+    pub received: Lsn,
+    /// Newest record done in the replica.
+    pub applied: Lsn,
+    /// Newest record on the slave's disk.
+    pub durable: Lsn,
+}
+
+/// The state of a slave, by the names that `status` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateName {
+    /// Dialled for the first time.
+    Connecting,
+    /// Connected, not agreed yet.
+    Handshake,
+    /// Old records are being sent.
+    CatchUp,
+    /// Records are sent as they are appended.
+    Streaming,
+    /// The replica is being made equal.
+    Resyncing,
+    /// The slave can't apply the next record and tries again.
+    Stalled,
+    /// One side refuses the other.
+    Refused,
+    /// Not reachable.
+    Away,
+}
+
+/// What can be told of a slave.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Its state.
+    pub state: StateName,
+    /// How far it is, in the present epoch.
+    pub progress: Progress,
+    /// The LSN after which the present connection's stream began.
+    pub began_after: Option<Lsn>,
+    /// The replica, once it was met.
+    pub replica: Option<Id>,
+    /// What of P3 it can't carry.
+    pub not_carried: Vec<String>,
+    /// What went wrong last, unless it is over.
+    pub last_error: Option<String>,
+    /// How many resyncs were begun (one that goes on after an interruption is the same one).
+    pub resyncs: u64,
+    /// How often the replica contradicted a record.
+    pub divergences: u64,
+    /// A check is going on that has found no difference so far.
+    pub checking: bool,
+    /// The log alone can't bring it up to date, or a resync of it is going on.
+    pub needs_resync: bool,
+}
+
+/// What was known of a slave when the master last ended.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// How far it was, in the present epoch; the rest of its progress is not known.
+    pub durable: Lsn,
+    /// The replica.
+    pub replica: Option<Id>,
+    /// Resyncs begun.
+    pub resyncs: u64,
+    /// Divergences told.
+    pub divergences: u64,
+    /// Whether it was marked for resync.
+    pub needs_resync: bool,
+}

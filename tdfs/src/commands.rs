@@ -1,0 +1,113 @@
+//! The commands to a running tdfs: they ask it over its control socket.
+//!
+//! Called by `daemon` for the command line; never touches the mount.
+
+use crate::args::Of;
+use crate::ship::SlaveStatus;
+use crate::status::Status;
+use anyhow::Context;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use tdfs_host::cli::{self, WrongUse};
+use tdfs_host::control::{self, AskError, Request};
+use tdfs_host::state;
+
+/// How long tdfs may take to answer.
+const ASK_MAX: Duration = Duration::from_secs(10);
+/// How often `wait` looks: often at first, then less and less.
+const LOOK_MIN: Duration = Duration::from_millis(2);
+const LOOK_MAX: Duration = Duration::from_millis(100);
+
+/// `tdfs status`.
+pub fn status(of: &Of, json: bool) -> anyhow::Result<()> {
+    let status = ask(&state_path(of)?, &Request::Status, Some(ASK_MAX)).map_err(|e| not_running(of, e))?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        print!("{status}");
+    }
+    Ok(())
+}
+
+/// `tdfs wait`: 0 when every slave has applied what was changed before the call; 1 at the timeout; 2 when tdfs
+/// does not run.
+pub fn wait(of: &Of, timeout: Option<Duration>) -> ExitCode {
+    cli::exit("tdfs", wait_until(of, timeout.map(|timeout| Instant::now() + timeout)))
+}
+
+fn wait_until(of: &Of, deadline: Option<Instant>) -> anyhow::Result<()> {
+    let state = state_path(of)?;
+    let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now()).max(LOOK_MIN);
+    let asked = match ask(&state, &Request::Sync, deadline.map(left)) {
+        Err(Unanswered::Late) => anyhow::bail!("the mount could not be synced in time"),
+        asked => asked.map_err(|e| not_running(of, e))?,
+    };
+    let (epoch, head) = (asked.epoch, asked.head);
+    let mut now = asked;
+    let mut pause = LOOK_MIN;
+    loop {
+        // In a later epoch the head of an earlier one is reached when the slaves are equal again.
+        let head = if now.epoch == epoch { head } else { 0 };
+        let Some(behind) = now.slaves.iter().find(|slave| is_behind(slave, head)) else { return Ok(()) };
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            anyhow::bail!("{}", describe(behind));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LOOK_MAX);
+        now = ask(&state, &Request::Status, Some(ASK_MAX)).map_err(|e| not_running(of, e))?;
+    }
+}
+
+fn is_behind(slave: &SlaveStatus, head: u64) -> bool {
+    slave.applied < head || slave.needs_resync || slave.checking || slave.state == "resyncing"
+}
+
+fn describe(slave: &SlaveStatus) -> String {
+    let lag = format!("lags by {} records, {} bytes, {:.1} s", slave.lag_records, slave.lag_bytes, slave.lag_seconds);
+    let why = slave.last_error.as_ref().map_or(String::new(), |why| format!(": {why}"));
+    let checking = if slave.checking { ", checking" } else { "" };
+    format!("{} is {}{checking} and {lag}{why}", slave.address, slave.state)
+}
+
+/// Why there is no answer.
+enum Unanswered {
+    NotRunning,
+    Late,
+    Other(anyhow::Error),
+}
+
+fn ask(state: &std::path::Path, request: &Request, timeout: Option<Duration>) -> Result<Status, Unanswered> {
+    match control::ask(state, request, timeout) {
+        Ok(status) => serde_json::from_value(status)
+            .context("read the daemon's status")
+            .map_err(Unanswered::Other),
+        Err(AskError::NotRunning) => Err(Unanswered::NotRunning),
+        Err(AskError::Io(e))
+            if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
+        {
+            Err(Unanswered::Late)
+        }
+        Err(e) => Err(Unanswered::Other(e.into())),
+    }
+}
+
+fn not_running(of: &Of, unanswered: Unanswered) -> anyhow::Error {
+    let directory = of.directory.display();
+    match unanswered {
+        Unanswered::NotRunning => WrongUse(format!(
+            "no tdfs runs for {directory}: start it, or give its state directory with --state"
+        ))
+        .into(),
+        Unanswered::Late => anyhow::anyhow!("the tdfs of {directory} does not answer"),
+        Unanswered::Other(e) => e,
+    }
+}
+
+fn state_path(of: &Of) -> anyhow::Result<PathBuf> {
+    match &of.state {
+        Some(path) => Ok(cli::absolute_to_make(path)?),
+        None => state::default_path(state::Side::Master, &cli::absolute(&of.directory)?)
+            .context("no default state directory: give one with --state"),
+    }
+}

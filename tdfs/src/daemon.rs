@@ -1,0 +1,375 @@
+//! The daemon: builds the parts, starts and stops them in order; and its commands.
+//!
+//! Called by `main`. Knows every part and does no part's work.
+
+use crate::args::{Args, Command, Compress, Serve};
+use crate::checks::Places;
+use crate::commit::Commit;
+use crate::fuse::Adapter;
+use crate::fuse::barrier::Barrier;
+use crate::fuse::mount::{self, Mount};
+use crate::identity::{Identity, random_id};
+use crate::passthrough::Passthrough;
+use crate::resync::Answers;
+use crate::ship::{self, Ship, SlaveAddress};
+use crate::status::Status;
+use anyhow::Context;
+use clap::Parser;
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tdfs_host::cli::{self, WrongUse};
+use tdfs_host::control::{Answer, Control, Request};
+use tdfs_host::daemon::{StopSignals, init_log, prepare_process};
+use tdfs_host::state::{self, StateDir};
+use tdfs_slave::receive::Receive;
+use tdfs_slave::relay::Relay;
+use tdfs_wire::frame::Codec;
+use tokio::sync::oneshot;
+
+/// How long slaves may take at the end to apply what they lack.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long the write-back of mapped pages may take, for `tdfs wait` and at the end.
+const WRITE_BACK_MAX: Duration = Duration::from_secs(60);
+/// How long the FUSE session may take to end after the unmount, if no file is open.
+const SESSION_END_MAX: Duration = Duration::from_millis(500);
+/// How often tree and log are synced.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// Most FUSE workers; each has a buffer of 16 MiB, of which it touches what it uses.
+const WORKERS_MAX: usize = 8;
+
+/// The whole program.
+pub fn main_from_args() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) if e.use_stderr() => {
+            return cli::exit("tdfs", Err(cli::one_sentence(&e.render().to_string(), "tdfs").into()));
+        }
+        Err(help) => return cli::exit("tdfs", help.print().context("print help")),
+    };
+    let done = match (args.command, args.serve) {
+        (Some(Command::Status { of, json }), _) => crate::commands::status(&of, json),
+        (Some(Command::Wait { of, timeout }), _) => {
+            return crate::commands::wait(&of, timeout.map(Duration::from_secs));
+        }
+        (None, Some(serve)) => run(&serve),
+        (None, None) => Err(WrongUse("no directory is named: give the one to distribute with -m".into()).into()),
+    };
+    cli::exit("tdfs", done)
+}
+
+fn run(serve: &Serve) -> anyhow::Result<()> {
+    let slaves = addresses(serve)?;
+    let replicas: Vec<PathBuf> = slaves.iter().filter_map(embedded_path).map(Path::to_path_buf).collect();
+    mount::check_device().map_err(WrongUse)?;
+    let places = Places::find(serve, &replicas)?;
+    places.check_mounts_below(serve.skip_mounts)?;
+    let (root, lock) = places.take_directory()?;
+    init_log();
+    // Fails only if a logger is there already: then fuser's words go there.
+    let _ = tracing_log::LogTracer::init_with_filter(tracing_log::log::LevelFilter::Warn);
+    prepare_process();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let served = runtime.block_on(Daemon::serve(serve, slaves, &places, root, lock));
+    // What still runs is a connection that did not end in time.
+    runtime.shutdown_background();
+    served
+}
+
+fn addresses(serve: &Serve) -> Result<Vec<SlaveAddress>, WrongUse> {
+    let mut addresses: Vec<SlaveAddress> = Vec::new();
+    for text in &serve.slaves {
+        let mut address: SlaveAddress = text.parse().map_err(WrongUse)?;
+        if let SlaveAddress::Embedded(path) = &mut address {
+            *path = cli::absolute_to_make(path)?;
+        } else if !serve.insecure {
+            return cli::wrong(format!(
+                "connections are not encrypted yet, and {text} is not asked who it is: say --insecure to use it all the same"
+            ));
+        }
+        if addresses.contains(&address) {
+            return cli::wrong(format!("-c {text} is given twice: give each slave once"));
+        }
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+fn embedded_path(address: &SlaveAddress) -> Option<&Path> {
+    match address {
+        SlaveAddress::Embedded(path) => Some(path),
+        SlaveAddress::Network { .. } => None,
+    }
+}
+
+/// Slaves inside this process, by the directory of their replica.
+struct Embedded(HashMap<PathBuf, (Arc<Receive>, Arc<Relay>)>);
+
+impl Embedded {
+    fn start(slaves: &[SlaveAddress], state: &StateDir) -> anyhow::Result<Embedded> {
+        let mut started = HashMap::new();
+        for path in slaves.iter().filter_map(embedded_path) {
+            let name = state::default_path(state::Side::Slave, path)?;
+            let name = name.file_name().context("name of an embedded slave's state")?;
+            let replica = tdfs_slave::open_replica(path, &state.path().join(name))
+                .map_err(|e| WrongUse(format!("the replica {} can't be used: {e:#}", path.display())))?;
+            let relay = Arc::new(Relay::start(Box::new(replica)).context("start the relay")?);
+            started.insert(path.to_path_buf(), (Receive::new(Arc::clone(&relay), true), relay));
+        }
+        Ok(Embedded(started))
+    }
+
+    fn connector(&self) -> ship::ConnectEmbedded {
+        let receives: HashMap<PathBuf, Arc<Receive>> =
+            self.0.iter().map(|(path, (receive, _))| (path.clone(), Arc::clone(receive))).collect();
+        Arc::new(move |path: &Path| {
+            let receive = receives.get(path).cloned();
+            Box::pin(async move {
+                let receive = receive.ok_or(std::io::ErrorKind::NotFound)?;
+                receive.connect_embedded()
+            })
+        })
+    }
+
+    async fn stop(self) {
+        for (receive, relay) in self.0.into_values() {
+            receive.stop().await;
+            // A panic ends the process, so joining can't fail.
+            let _ = tokio::task::spawn_blocking(move || drop(relay.stop())).await;
+        }
+    }
+}
+
+/// The parts of a running master.
+struct Daemon {
+    places: Places,
+    codec: Codec,
+    state: Arc<StateDir>,
+    identity: Identity,
+    passthrough: Arc<Passthrough>,
+    mount: Mount,
+    barrier: Arc<Barrier>,
+    ship: Ship,
+    /// The directory, open for syncfs; its flock keeps other tdfs off.
+    directory: OwnedFd,
+}
+
+impl Daemon {
+    async fn serve(
+        serve: &Serve,
+        slaves: Vec<SlaveAddress>,
+        places: &Places,
+        root: OwnedFd,
+        directory: OwnedFd,
+    ) -> anyhow::Result<()> {
+        let signals = StopSignals::new().context("take over the signals")?;
+        let _over_size = tdfs_host::daemon::ignore_size_limit().context("take over SIGXFSZ")?;
+        let state = Arc::new(StateDir::open(&places.state).map_err(|e| WrongUse(e.to_string()))?);
+        let identity = Identity::open(&state)?;
+        let control = Control::bind(&state).context("bind the control socket")?;
+        let codec = if serve.compress == Compress::Lzf { Codec::Lzf } else { Codec::Stored };
+        let commit = Commit::new(Arc::clone(identity.log()));
+        let passthrough = Arc::new(Passthrough::new(root, commit).context("open the directory")?);
+        let embedded = Embedded::start(&slaves, &state)?;
+        if serve.insecure && slaves.iter().any(|slave| embedded_path(slave).is_none()) {
+            tracing::warn!("--insecure: the tree goes over the network in plain TCP, to whoever answers there");
+        }
+        let ship = Ship::start(ship::Config {
+            log: Arc::clone(identity.log()),
+            filesystem: identity.filesystem(),
+            lineage: identity.lineage().to_vec(),
+            slaves,
+            codec,
+            nodelay: !serve.nagle,
+            state: Arc::clone(&state),
+            log_bytes_max: serve.log_max,
+            answerer: Arc::new(Answers::new(Arc::clone(&passthrough), codec)),
+            connect_embedded: embedded.connector(),
+        })?;
+        let workers = workers();
+        let barrier = Arc::new(Barrier::new(workers, random_id()?));
+        let (mount, session_ended) = mount_and_run(places, &passthrough, &barrier, workers)?;
+        let places = places.clone();
+        let daemon =
+            Arc::new(Daemon { places, codec, state, identity, passthrough, mount, barrier, ship, directory });
+        daemon.run(control, signals, session_ended).await;
+        daemon.stop(embedded).await
+    }
+
+    /// Runs until a signal comes or the mount goes.
+    async fn run(
+        self: &Arc<Self>,
+        control: Control,
+        signals: StopSignals,
+        session_ended: oneshot::Receiver<()>,
+    ) {
+        let answering = tokio::spawn(self.clone().answer_commands(control));
+        let syncing = tokio::spawn(self.clone().sync_often());
+        let finder = {
+            let passthrough = Arc::clone(&self.passthrough);
+            std::thread::Builder::new().name("find-lost".into()).spawn(move || passthrough.find_lost())
+        };
+        let places = &self.places;
+        tracing::info!("{} is mirrored, mounted on {}", places.directory.display(), places.mountpoint.display());
+        tokio::select! {
+            signal = signals.first() => {
+                tracing::info!("{signal}: ending");
+                self.detach().await;
+            }
+            _ = session_ended => tracing::info!("the mount was taken away: ending"),
+        }
+        answering.abort();
+        syncing.abort();
+        self.passthrough.lost().close();
+        if let Ok(finder) = finder {
+            // A panic ends the process, so joining can't fail.
+            let _ = tokio::task::spawn_blocking(move || finder.join()).await;
+        }
+    }
+
+    /// Takes the mount away so that nothing is lost that an application has stored.
+    async fn detach(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || {
+            if let Err(e) = this.write_back() {
+                tracing::warn!("write mapped pages out: {e}");
+            }
+            if let Err(e) = this.mount.unmount() {
+                tracing::warn!("{e:#}");
+            }
+        });
+        // A panic ends the process, so joining can't fail.
+        let _ = done.await;
+    }
+
+    async fn stop(self: Arc<Self>, embedded: Embedded) -> anyhow::Result<()> {
+        let passthrough = Arc::clone(&self.passthrough);
+        // From here nothing changes any more: files that are still open get ENOTCONN when the process ends.
+        let closed = tokio::task::spawn_blocking(move || std::mem::forget(passthrough.commit().order().exclusive()));
+        if tokio::time::timeout(SESSION_END_MAX + DRAIN_MAX, closed).await.is_err() {
+            tracing::warn!("an operation on the backing tree did not end; the next start will look at it");
+        }
+        if !self.ship.drain(DRAIN_MAX).await {
+            tracing::info!("slaves lack records; they get them when tdfs runs again");
+        }
+        self.ship.stop().await;
+        embedded.stop().await;
+        let this = Arc::clone(&self);
+        let synced = tokio::task::spawn_blocking(move || {
+            rustix::fs::syncfs(&this.directory).context("sync the directory")?;
+            this.identity.mark_clean(&this.state)
+        });
+        synced.await.context("mark the state clean")??;
+        tracing::info!("ended");
+        Ok(())
+    }
+
+    /// Has the kernel write out all dirty pages of mapped files, and waits until they are recorded.
+    fn write_back(&self) -> std::io::Result<()> {
+        self.mount.sync()?;
+        self.barrier.pass(self.mount.mountpoint(), WRITE_BACK_MAX)
+    }
+
+    async fn answer_commands(self: Arc<Self>, control: Control) {
+        control
+            .serve(move |request| {
+                let this = Arc::clone(&self);
+                async move {
+                    let answered = tokio::task::spawn_blocking(move || this.answer(&request)).await;
+                    answered.unwrap_or_else(|e| Answer::Error(e.to_string()))
+                }
+            })
+            .await;
+    }
+
+    fn answer(&self, request: &Request) -> Answer {
+        if *request == Request::Sync
+            && let Err(e) = self.write_back()
+        {
+            return Answer::Error(format!("write mapped pages out: {e}"));
+        }
+        serde_json::to_value(self.status()).map_or_else(|e| Answer::Error(e.to_string()), Answer::Ok)
+    }
+
+    fn status(&self) -> Status {
+        let log = self.identity.log();
+        let head = log.head().get();
+        let lost = self.passthrough.lost().is_pending();
+        let mut slaves = self.ship.status();
+        slaves.iter_mut().for_each(|slave| slave.checking |= lost);
+        Status {
+            role: "master".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            directory: self.places.directory.clone(),
+            mountpoint: self.places.mountpoint.clone(),
+            filesystem: self.identity.filesystem().to_string(),
+            codec: if self.codec == Codec::Lzf { "lzf" } else { "none" }.into(),
+            epoch: log.epoch().number,
+            head,
+            slaves,
+        }
+    }
+
+    /// Once a second: tree and log go to the disk, and slaves hear up to where.
+    async fn sync_often(self: Arc<Self>) {
+        let mut synced = None;
+        loop {
+            tokio::time::sleep(SYNC_INTERVAL).await;
+            if synced == Some(self.identity.log().head()) {
+                continue;
+            }
+            let this = Arc::clone(&self);
+            let done = tokio::task::spawn_blocking(move || {
+                let head = this.identity.log().head();
+                rustix::fs::syncfs(&this.directory)?;
+                this.identity.log().sync()?;
+                this.ship.set_durable(head);
+                anyhow::Ok(head)
+            });
+            match done.await {
+                Ok(Ok(head)) => synced = Some(head),
+                Ok(Err(e)) => tracing::error!("sync tree and log: {e:#}"),
+                Err(_) => return, // the runtime ends
+            }
+        }
+    }
+}
+
+fn workers() -> usize {
+    // At least two, so that an operation which sleeps in the disk holds up only itself.
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, WORKERS_MAX)
+}
+
+/// Mounts, and starts the FUSE session; the receiver hears when that ends.
+fn mount_and_run(
+    places: &Places,
+    passthrough: &Arc<Passthrough>,
+    barrier: &Arc<Barrier>,
+    workers: usize,
+) -> anyhow::Result<(Mount, oneshot::Receiver<()>)> {
+    let notifier = Arc::new(OnceLock::new());
+    let adapter = Adapter::new(Arc::clone(passthrough), Arc::clone(&notifier), Arc::clone(barrier))?;
+    let (mount, fuse) = Mount::new(&places.directory, &places.mountpoint)?;
+    let mut config = fuser::Config::default();
+    config.n_threads = Some(workers);
+    let session = fuser::Session::from_fd(adapter, fuse, fuser::SessionACL::All, config);
+    let session = match session {
+        Ok(session) => session,
+        Err(e) => {
+            mount.unmount()?;
+            return Err(e).context("begin the FUSE session");
+        }
+    };
+    let _ = notifier.set(session.notifier());
+    let (end, ended) = oneshot::channel();
+    std::thread::Builder::new().name("fuse".into()).spawn(move || {
+        if let Err(e) = session.run() {
+            tracing::debug!("the FUSE session ended: {e}");
+        }
+        let _ = end.send(()); // nobody waits any more when we end ourselves
+    })?;
+    Ok((mount, ended))
+}

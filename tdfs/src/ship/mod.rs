@@ -1,0 +1,380 @@
+//! Ships the log to all slaves: one task each, frames shared, positions kept.
+//!
+//! Started by the daemon. Reads the log and asks an [`Answerer`] for what a resync needs; knows nothing of
+//! FUSE or of the backing tree. A slave that is slow, full or gone costs the others nothing: what it can't
+//! take stays in the log.
+
+mod address;
+mod frames;
+mod progress;
+mod slave;
+
+pub use address::{PORT, SlaveAddress};
+pub use progress::SlaveStatus;
+
+use frames::Frames;
+use parking_lot::{Mutex, RwLock};
+use progress::SlavesFile;
+use slave::Slave;
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tdfs_host::link::{ReadHalf, WriteHalf};
+use tdfs_host::state::{StateDir, StateError};
+use tdfs_wire::answer::Want;
+use tdfs_wire::frame::Codec;
+use tdfs_wire::log::Log;
+use tdfs_wire::message::Branch;
+use tdfs_wire::session::master::{Config as SessionConfig, Session, View};
+use tdfs_wire::{Frame, Id, Lsn};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+/// How often retention runs.
+const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How often positions alone are saved; an older one only keeps more of the log after a restart.
+const SAVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long slaves may take to hear that the master ends.
+const STOP_MAX: Duration = Duration::from_secs(1);
+/// How often `drain` looks.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Answers wants. Called on threads that may block, at most two at a time for each slave.
+pub trait Answerer: Send + Sync {
+    /// Reads the object under its order locks and calls `place` exactly once, before they are released,
+    /// with the head of the log at that moment and the answer's parts (at least one). `place` never blocks.
+    fn answer(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>));
+}
+
+/// A connection to an embedded slave on its way.
+pub type Connecting = Pin<Box<dyn Future<Output = io::Result<(ReadHalf, WriteHalf)>> + Send>>;
+/// Connects to the embedded slave on a directory.
+pub type ConnectEmbedded = Arc<dyn Fn(&Path) -> Connecting + Send + Sync>;
+
+/// What to ship, and where.
+pub struct Config {
+    /// The log.
+    pub log: Arc<Log>,
+    /// The filesystem that is served.
+    pub filesystem: Id,
+    /// Its epochs, the present one (the log's) last.
+    pub lineage: Vec<Branch>,
+    /// The slaves.
+    pub slaves: Vec<SlaveAddress>,
+    /// `-z`.
+    pub codec: Codec,
+    /// Small frames are sent at once: not `-n`.
+    pub nodelay: bool,
+    /// Where the slaves' positions are kept.
+    pub state: Arc<StateDir>,
+    /// Most bytes of the log that are kept for a slave that is behind.
+    pub log_bytes_max: u64,
+    /// Answers wants.
+    pub answerer: Arc<dyn Answerer>,
+    /// Connects embedded slaves.
+    pub connect_embedded: ConnectEmbedded,
+}
+
+/// The running tasks.
+pub struct Ship {
+    shared: Arc<Shared>,
+    tasks: Mutex<Vec<(SlaveAddress, JoinHandle<()>)>>,
+    keeping: Mutex<Option<JoinHandle<()>>>,
+    stopping: watch::Sender<bool>,
+}
+
+/// What all tasks share.
+struct Shared {
+    config: Config,
+    frames: Frames,
+    outlets: RwLock<Vec<Arc<Outlet>>>,
+    file: Mutex<SlavesFile>,
+    /// The master's durable LSN.
+    durable: AtomicU64,
+}
+
+/// What the other parts of the daemon see of one slave's task.
+struct Outlet {
+    address: SlaveAddress,
+    view: Mutex<View>,
+    /// Something is in the log or in the inbox.
+    wake: Notify,
+    inbox: Mutex<VecDeque<Parcel>>,
+    /// Wants that are being answered.
+    answering: AtomicUsize,
+    stop: watch::Sender<Option<&'static str>>,
+}
+
+/// What is put into a task's inbox.
+enum Parcel {
+    /// An answer, placed under the order locks.
+    Answered { connection: u64, as_of: Lsn, frames: Vec<Arc<Frame>> },
+    /// A want got no answer.
+    Unanswered { connection: u64 },
+    /// The log no longer holds what the slave lacks.
+    LeftBehind,
+    /// A resync was asked for.
+    Resync,
+}
+
+impl Ship {
+    /// Starts one task per slave; to be called on the runtime.
+    ///
+    /// # Errors
+    /// When the positions of the last run can't be read.
+    pub fn start(config: Config) -> Result<Ship, StateError> {
+        let file: SlavesFile = config.state.read(progress::FILE_NAME)?.unwrap_or_default();
+        let frames = Frames::new(Arc::clone(&config.log), config.codec);
+        let slaves = config.slaves.clone();
+        let shared = Arc::new(Shared {
+            config,
+            frames,
+            outlets: RwLock::default(),
+            file: Mutex::new(file),
+            durable: AtomicU64::new(0),
+        });
+        let stopping = watch::Sender::new(false);
+        let keeping = tokio::spawn(keep(Arc::clone(&shared), stopping.subscribe()));
+        let ship = Ship { shared, tasks: Mutex::default(), keeping: Mutex::new(Some(keeping)), stopping };
+        for address in slaves {
+            ship.add(address);
+        }
+        let shared = Arc::downgrade(&ship.shared);
+        ship.shared.config.log.set_waker(Box::new(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.outlets.read().iter().for_each(|outlet| outlet.wake.notify_one());
+            }
+        }));
+        Ok(ship)
+    }
+
+    /// Adds a slave; false if it is there already.
+    pub fn add(&self, address: SlaveAddress) -> bool {
+        let mut outlets = self.shared.outlets.write();
+        if outlets.iter().any(|outlet| outlet.address == address) {
+            return false;
+        }
+        let config = &self.shared.config;
+        let known = self.shared.file.lock().known(&address, &config.lineage);
+        let session = SessionConfig {
+            software: concat!("tdfs ", env!("CARGO_PKG_VERSION")).into(),
+            filesystem: config.filesystem,
+            lineage: config.lineage.clone(),
+            jitter_seed: jitter_seed(&address),
+        };
+        let session = Session::new(session, known, Instant::now());
+        let outlet = Arc::new(Outlet::new(address.clone(), session.view()));
+        outlets.push(Arc::clone(&outlet));
+        self.shared.frames.share(outlets.len() > 1);
+        let task = Slave::new(Arc::clone(&self.shared), outlet, session);
+        self.tasks.lock().push((address, tokio::spawn(task.run())));
+        true
+    }
+
+    /// Ends the task of a slave and forgets it; false if there is none.
+    pub async fn forget(&self, address: &SlaveAddress) -> bool {
+        let outlet = {
+            let mut outlets = self.shared.outlets.write();
+            let at = outlets.iter().position(|outlet| outlet.address == *address);
+            let outlet = at.map(|at| outlets.remove(at));
+            self.shared.frames.share(outlets.len() > 1);
+            outlet
+        };
+        self.shared.file.lock().forget(address);
+        let Some(outlet) = outlet else {
+            return false;
+        };
+        outlet.stop.send_replace(Some("this slave was dropped"));
+        let task = {
+            let mut tasks = self.tasks.lock();
+            let at = tasks.iter().position(|(other, _)| other == address);
+            at.map(|at| tasks.swap_remove(at).1)
+        };
+        if let Some(task) = task {
+            finish(vec![task]).await;
+        }
+        true
+    }
+
+    /// Has a slave resynced; false if there is none with that address.
+    pub fn resync(&self, address: &SlaveAddress) -> bool {
+        let outlets = self.shared.outlets.read();
+        let outlet = outlets.iter().find(|outlet| outlet.address == *address);
+        outlet.inspect(|outlet| outlet.put(Parcel::Resync)).is_some()
+    }
+
+    /// Tells the slaves up to where tree and log are on the master's disk.
+    pub fn set_durable(&self, durable: Lsn) {
+        self.shared.durable.store(durable.get(), Ordering::Relaxed);
+    }
+
+    /// How all slaves stand.
+    pub fn status(&self) -> Vec<SlaveStatus> {
+        let views = self.shared.views();
+        let log = &self.shared.config.log;
+        views.into_iter().map(|(address, view)| progress::status(&address, view, log)).collect()
+    }
+
+    /// Waits until the slaves that are connected have applied all that is in the log now; false if that took
+    /// longer than `time`.
+    pub async fn drain(&self, time: Duration) -> bool {
+        let (head, until) = (self.shared.config.log.head(), Instant::now() + time);
+        loop {
+            let views = self.shared.views();
+            let waits = |view: &View| view.began_after.is_some() && view.progress.applied < head;
+            if !views.iter().any(|(_, view)| waits(view)) {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(DRAIN_INTERVAL).await;
+        }
+    }
+
+    /// Says goodbye to all slaves, ends the tasks, saves the positions.
+    pub async fn stop(&self) {
+        for outlet in self.shared.outlets.read().iter() {
+            outlet.stop.send_replace(Some("the master ends"));
+        }
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        finish(tasks.into_iter().map(|(_, task)| task).collect()).await;
+        self.stopping.send_replace(true);
+        let keeping = self.keeping.lock().take();
+        if let Some(keeping) = keeping {
+            // A panic ends the process, so joining can't fail.
+            let _ = keeping.await;
+        }
+    }
+}
+
+/// Waits for tasks that were told to end; what does not end in time is dropped.
+async fn finish(tasks: Vec<JoinHandle<()>>) {
+    let until = tokio::time::Instant::now() + STOP_MAX;
+    for mut task in tasks {
+        if tokio::time::timeout_at(until, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}
+
+/// Once a second: deletes what nobody needs, saves positions.
+async fn keep(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
+    let mut saved_at = Instant::now();
+    loop {
+        let stop = tokio::select! {
+            () = tokio::time::sleep(KEEP_INTERVAL) => false,
+            _ = stopping.wait_for(|stop| *stop) => true,
+        };
+        let all = saved_at.elapsed() >= SAVE_INTERVAL;
+        let save = match (stop, all) {
+            (true, _) => Save::Always,
+            (false, true) => Save::Moved,
+            (false, false) => Save::Changed,
+        };
+        let work = Arc::clone(&shared);
+        let done = tokio::task::spawn_blocking(move || {
+            work.retain();
+            work.save(save);
+        });
+        // A panic ends the process, so joining can't fail.
+        let _ = done.await;
+        if save == Save::Moved {
+            saved_at = Instant::now();
+        }
+        if stop {
+            return;
+        }
+    }
+}
+
+/// When the positions are worth a write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Save {
+    Always,
+    /// If any has moved.
+    Moved,
+    /// If more than positions has changed.
+    Changed,
+}
+
+impl Shared {
+    fn views(&self) -> Vec<(SlaveAddress, View)> {
+        let outlets = self.outlets.read();
+        outlets.iter().map(|outlet| (outlet.address.clone(), outlet.view.lock().clone())).collect()
+    }
+
+    fn retain(&self) {
+        let Config { log, lineage, log_bytes_max, .. } = &self.config;
+        let outlets = self.outlets.read().clone();
+        let addresses: Vec<_> = outlets.iter().map(|outlet| outlet.address.clone()).collect();
+        let dropped = self.file.lock().dropped(&addresses, lineage);
+        // The head first: who connects meanwhile begins there or later.
+        let (head, within) = (log.head(), log.floor_within(*log_bytes_max));
+        let views: Vec<_> = outlets.iter().map(|outlet| outlet.view.lock().clone()).collect();
+        let retention = progress::retention(head, within, &views, &dropped);
+        for at in retention.left_behind {
+            tracing::warn!(
+                "slave {}: it is away and the log has reached its bound (--log-max): it will be resynced",
+                outlets[at].address
+            );
+            outlets[at].view.lock().needs_resync = true;
+            outlets[at].put(Parcel::LeftBehind);
+        }
+        if let Err(e) = log.retain(retention.floor) {
+            tracing::warn!("{e}; trying again");
+        }
+        self.frames.forget(log.oldest().prev());
+    }
+
+    /// Saves what a restart has to know.
+    fn save(&self, save: Save) {
+        let slaves = self.views();
+        let mut file = self.file.lock();
+        let new = file.with(self.config.log.epoch(), &slaves);
+        let unchanged = match save {
+            Save::Always => false,
+            Save::Moved => file.is_near(&new) && file.is_at(&new),
+            Save::Changed => file.is_near(&new),
+        };
+        if unchanged {
+            return;
+        }
+        match self.config.state.write(progress::FILE_NAME, &new) {
+            Ok(()) => *file = new,
+            Err(e) => tracing::warn!("{e}; trying again"),
+        }
+    }
+}
+
+impl Outlet {
+    fn new(address: SlaveAddress, view: View) -> Outlet {
+        Outlet {
+            address,
+            view: Mutex::new(view),
+            wake: Notify::new(),
+            inbox: Mutex::default(),
+            answering: AtomicUsize::new(0),
+            stop: watch::Sender::new(None),
+        }
+    }
+
+    fn put(&self, parcel: Parcel) {
+        self.inbox.lock().push_back(parcel);
+        self.wake.notify_one();
+    }
+}
+
+/// Differs from slave to slave and from start to start.
+fn jitter_seed(address: &SlaveAddress) -> u64 {
+    let text = address.to_string();
+    let start = progress::now_ns().unsigned_abs();
+    text.bytes().fold(start, |seed, byte| seed.rotate_left(7) ^ u64::from(byte))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,366 @@
+//! The task of one slave: the shell of its session.
+//!
+//! Owns the connection. Waits for what happens - a frame, a write that is done, the log, an answer, the
+//! deadline - tells the session, and does what it says. Decides nothing about the protocol.
+
+use super::frames::last;
+use super::{Answerer, Connecting, Outlet, Parcel, Shared, SlaveAddress, progress};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tdfs_host::link::{FrameReader, FrameSender, LinkError, ReadHalf, WriteHalf};
+use tdfs_wire::answer::Want;
+use tdfs_wire::frame::{FrameError, FrameKind};
+use tdfs_wire::message::{MasterMessage, Message, Plan, SlaveMessage};
+use tdfs_wire::session::master::{Hangup, Input, Output, Session, StateName};
+use tdfs_wire::{Frame, Lsn};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+/// How long a connection may take to be made.
+const DIAL_MAX: Duration = Duration::from_secs(10);
+/// Most wants of one slave that are answered at once.
+const ANSWERING_MAX: usize = 2;
+/// While so many answers wait to be sent, no further one is made: they cost memory.
+const ANSWERS_WAITING_MAX: usize = 4;
+
+/// One slave.
+pub(super) struct Slave {
+    shared: Arc<Shared>,
+    outlet: Arc<Outlet>,
+    session: Session,
+    link: Link,
+    wants: VecDeque<(u64, Want)>,
+    stop: watch::Receiver<Option<&'static str>>,
+    /// What was logged last about why there is no connection; the same is not logged again.
+    complaint: Option<String>,
+}
+
+/// The connection.
+enum Link {
+    None,
+    Dialling(Connecting),
+    Open { reader: Box<FrameReader<ReadHalf>>, sender: FrameSender<WriteHalf> },
+}
+
+/// What a task waits for.
+enum Event {
+    Dialled(io::Result<(ReadHalf, WriteHalf)>),
+    Frame(FrameKind, Vec<u8>),
+    Unreadable(LinkError),
+    Written,
+    Lost(io::Error),
+    Wake,
+    Stop,
+    Deadline,
+}
+
+impl Slave {
+    pub(super) fn new(shared: Arc<Shared>, outlet: Arc<Outlet>, session: Session) -> Slave {
+        let stop = outlet.stop.subscribe();
+        let (link, wants) = (Link::None, VecDeque::new());
+        Slave { shared, outlet, session, link, wants, stop, complaint: None }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut all = true;
+        while !self.session.is_ended() {
+            self.look();
+            self.perform().await;
+            self.show(all);
+            if self.session.is_ended() {
+                break;
+            }
+            let event = self.wait().await;
+            all = !matches!(event, Event::Wake | Event::Written);
+            self.apply(event);
+        }
+    }
+
+    /// Tells the session of the log and of the inbox. The order matters: the head is read first, then all
+    /// answers that were placed before records up to that head are told, and only then the head
+    /// (`Input::Log`).
+    fn look(&mut self) {
+        let log = &self.shared.config.log;
+        let (head, oldest) = (log.head(), log.oldest());
+        let parcels = std::mem::take(&mut *self.outlet.inbox.lock());
+        for parcel in parcels {
+            match parcel {
+                Parcel::Answered { connection, as_of, frames } => {
+                    self.tell(Input::Answered { connection, as_of, frames });
+                }
+                Parcel::Unanswered { connection } => self.unanswered(connection),
+                Parcel::LeftBehind => self.session.mark_for_resync(),
+                Parcel::Resync => self.tell(Input::Resync),
+            }
+        }
+        self.tell(Input::Log { head, oldest });
+    }
+
+    async fn perform(&mut self) {
+        loop {
+            while let Some(output) = self.session.poll() {
+                match output {
+                    Output::Dial => self.link = Link::Dialling(self.dial()),
+                    Output::Hangup(why) => self.hangup(&why),
+                    Output::Send(message) => self.send(&message),
+                    Output::SendAnswer(frame) => self.start(frame),
+                    Output::Records { after, up_to } => self.send_records(after, up_to).await,
+                    Output::Ask { connection, want } => self.wants.push_back((connection, want)),
+                }
+            }
+            if !self.answer_wants() {
+                return;
+            }
+        }
+    }
+
+    fn dial(&self) -> Connecting {
+        let connecting: Connecting = match &self.outlet.address {
+            SlaveAddress::Embedded(path) => (self.shared.config.connect_embedded)(path),
+            SlaveAddress::Network { host, port } => {
+                let (host, port, nodelay) = (host.clone(), *port, self.shared.config.nodelay);
+                Box::pin(dial_network(host, port, nodelay))
+            }
+        };
+        Box::pin(async {
+            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer");
+            tokio::time::timeout(DIAL_MAX, connecting).await.map_err(late)?
+        })
+    }
+
+    fn send(&mut self, message: &MasterMessage) {
+        match message {
+            MasterMessage::Begin(begin) => {
+                self.complaint = None;
+                let (after, epoch) = (begin.after, begin.epoch.number);
+                let how = match begin.plan {
+                    Plan::Stream => "streaming",
+                    Plan::Resync => "resync",
+                };
+                tracing::info!("slave {}: {how} after record {after} of epoch {epoch}", self.outlet.address);
+                if let Link::Open { reader, .. } = &mut self.link {
+                    reader.handshake_done();
+                }
+            }
+            MasterMessage::Hello(_)
+            | MasterMessage::Heartbeat(_)
+            | MasterMessage::Refuse(_)
+            | MasterMessage::Bye(_) => {}
+        }
+        match message.frame() {
+            Ok(frame) => self.start(Arc::new(frame)),
+            Err(e) => self.fault(&format!("make a message: {e}")),
+        }
+    }
+
+    fn start(&mut self, frame: Arc<Frame>) {
+        if let Link::Open { sender, .. } = &mut self.link {
+            sender.start(frame);
+        }
+    }
+
+    async fn send_records(&mut self, after: Lsn, up_to: Lsn) {
+        match self.shared.frames.after(after, up_to).await {
+            Ok(frame) => {
+                let sent = last(&frame);
+                self.start(frame);
+                self.tell(Input::Sent(sent));
+            }
+            // Gone means: retention was faster. The session learns it from the log's new begin.
+            Err(tdfs_wire::log::LogError::Gone { .. }) => {
+                let log = &self.shared.config.log;
+                let (head, oldest) = (log.head(), log.oldest());
+                self.tell(Input::Log { head, oldest });
+                self.tell(Input::Lost("the log no longer has what it lacks".into()));
+                self.link = Link::None;
+            }
+            Err(e) => self.fault(&e.to_string()),
+        }
+    }
+
+    /// Has wants answered as far as there is room; true if one was begun.
+    fn answer_wants(&mut self) -> bool {
+        let mut begun = false;
+        while self.outlet.answering.load(Ordering::Acquire) < ANSWERING_MAX
+            && self.session.answers_waiting() < ANSWERS_WAITING_MAX
+            && let Some((connection, want)) = self.wants.pop_front()
+        {
+            begun = true;
+            self.outlet.answering.fetch_add(1, Ordering::AcqRel);
+            let outlet = Arc::clone(&self.outlet);
+            let answerer = Arc::clone(&self.shared.config.answerer);
+            tokio::task::spawn_blocking(move || answer(&*answerer, &outlet, connection, &want));
+        }
+        begun
+    }
+
+    async fn wait(&mut self) -> Event {
+        let deadline = self.session.deadline();
+        let outlet = &self.outlet;
+        let link = async {
+            match &mut self.link {
+                Link::None => std::future::pending().await,
+                Link::Dialling(connecting) => Event::Dialled(connecting.await),
+                Link::Open { reader, sender } => tokio::select! {
+                    biased;
+                    written = sender.done() => written.map_or_else(Event::Lost, |()| Event::Written),
+                    frame = reader.read() => match frame {
+                        Ok((kind, payload)) => Event::Frame(kind, payload),
+                        Err(e) => Event::Unreadable(e),
+                    },
+                },
+            }
+        };
+        let streaming = self.session.is_streaming();
+        tokio::select! {
+            biased;
+            event = link => event,
+            () = outlet.wake.notified(), if streaming => Event::Wake,
+            _ = self.stop.changed() => Event::Stop,
+            () = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                    None => std::future::pending().await,
+                }
+            } => Event::Deadline,
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Dialled(Ok((reader, writer))) => {
+                let reader = Box::new(FrameReader::new(reader));
+                self.link = Link::Open { reader, sender: FrameSender::new(writer) };
+                self.tell(Input::Dialled);
+            }
+            Event::Dialled(Err(e)) => {
+                let why = format!("connect: {e}");
+                self.complain(&why);
+                self.link = Link::None;
+                self.tell(Input::DialFailed(why));
+            }
+            Event::Frame(kind, payload) => {
+                self.look(); // a handshake is decided by the log as it is now
+                self.came(kind, &payload);
+            }
+            Event::Unreadable(LinkError::Frame(e @ FrameError::Version { .. })) => {
+                self.link = Link::None;
+                let why = e.to_string();
+                self.warn_once(&why);
+                self.tell(Input::Refused(why));
+            }
+            Event::Unreadable(LinkError::Frame(e)) => self.fault(&e.to_string()),
+            Event::Unreadable(e) => self.lost(e.to_string()),
+            Event::Lost(e) => self.lost(format!("connection lost: {e}")),
+            Event::Written => self.tell(Input::Writable),
+            Event::Wake => {}
+            Event::Stop => {
+                let why = self.stop.borrow_and_update().unwrap_or("the master ends");
+                self.tell(Input::Stop(why.into()));
+            }
+            Event::Deadline => {
+                self.tell(Input::MasterDurable(Lsn::new(self.shared.durable.load(Ordering::Relaxed))));
+                self.tell(Input::Tick { time_ns: progress::now_ns() });
+            }
+        }
+    }
+
+    fn came(&mut self, kind: FrameKind, payload: &[u8]) {
+        let message = match kind {
+            FrameKind::Message => SlaveMessage::parse(payload).map_err(|e| e.to_string()),
+            other => Err(format!("a frame that no slave sends: {other:?}")),
+        };
+        match message {
+            Ok(message) => self.tell(Input::Received(message)),
+            Err(why) => self.fault(&why),
+        }
+    }
+
+    fn tell(&mut self, input: Input) {
+        self.session.handle(input, Instant::now());
+    }
+
+    fn unanswered(&mut self, connection: u64) {
+        if self.session.is_connection(connection) {
+            self.fault("a want got no answer");
+        }
+    }
+
+    /// Something is wrong that a human must look at; the connection ends.
+    fn fault(&mut self, why: &str) {
+        tracing::error!("slave {}: {why}; the connection ends", self.outlet.address);
+        self.link = Link::None;
+        self.wants.clear();
+        self.tell(Input::Lost(why.into()));
+    }
+
+    fn lost(&mut self, why: String) {
+        self.complain(&why);
+        self.link = Link::None;
+        self.wants.clear();
+        self.tell(Input::Lost(why));
+    }
+
+    fn hangup(&mut self, hangup: &Hangup) {
+        match hangup {
+            Hangup::Fault(why) => {
+                tracing::error!("slave {}: {why}; the connection ends", self.outlet.address);
+            }
+            Hangup::Refused(why) => self.warn_once(&format!("refuses: {why}")),
+            Hangup::Gone(why) => self.complain(why),
+        }
+        self.link = Link::None;
+        self.wants.clear();
+    }
+
+    fn complain(&mut self, why: &str) {
+        if self.is_news(why) {
+            tracing::info!("slave {}: {why}", self.outlet.address);
+        }
+    }
+
+    fn warn_once(&mut self, why: &str) {
+        if self.is_news(why) {
+            tracing::warn!("slave {}: {why}", self.outlet.address);
+        }
+    }
+
+    fn is_news(&mut self, why: &str) -> bool {
+        self.complaint.replace(why.to_owned()).as_deref() != Some(why)
+    }
+
+    /// Lets the others see how it stands.
+    fn show(&self, all: bool) {
+        let mut view = self.outlet.view.lock();
+        let state: StateName = self.session.state_name();
+        if all || view.state != state {
+            *view = self.session.view();
+        } else {
+            view.progress = self.session.progress();
+        }
+    }
+}
+
+fn answer(answerer: &dyn Answerer, outlet: &Outlet, connection: u64, want: &Want) {
+    let placed = std::cell::Cell::new(false);
+    answerer.answer(want, &|as_of, frames: Vec<Frame>| {
+        placed.set(true);
+        let frames = frames.into_iter().map(Arc::new).collect();
+        outlet.put(Parcel::Answered { connection, as_of, frames });
+    });
+    outlet.answering.fetch_sub(1, Ordering::AcqRel);
+    if !placed.get() {
+        outlet.put(Parcel::Unanswered { connection });
+    }
+    outlet.wake.notify_one();
+}
+
+async fn dial_network(host: String, port: u16, nodelay: bool) -> io::Result<(ReadHalf, WriteHalf)> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(nodelay)?;
+    let (reader, writer) = stream.into_split();
+    Ok((Box::new(reader), Box::new(writer)))
+}

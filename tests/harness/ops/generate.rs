@@ -1,0 +1,149 @@
+//! Draws the next operation.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FallocateFlags;
+
+use super::{Op, Region, Rename, Special};
+use crate::rng::Rng;
+
+/// Names of xattrs that are set and removed.
+const XATTRS: [&str; 4] = ["user.one", "user.two", "trusted.three", "user.a name with spaces"];
+/// Modes that are set. None is sticky and open to all: there `fs.protected_regular` would refuse `O_CREAT`.
+const MODES: [u32; 8] = [0o644, 0o600, 0o755, 0o4755, 0o2755, 0o1755, 0o000, 0o6711];
+
+/// The names that all threads share.
+#[derive(Clone, Debug)]
+pub struct Names {
+    directories: Vec<PathBuf>,
+    names: Vec<PathBuf>,
+    /// The largest offset of a write.
+    pub offset_max: u64,
+}
+
+impl Names {
+    /// So many names in each of so many directories.
+    pub fn few(names: usize, directories: usize) -> Self {
+        let name = |start: &str, number| PathBuf::from(format!("{start}{number}"));
+        Self {
+            directories: (0..directories).map(|number| name("dir", number)).collect(),
+            names: (0..names).map(|number| name("n", number)).collect(),
+            offset_max: 128 << 10,
+        }
+    }
+
+    /// Makes the directories, where they are missing.
+    pub fn plant(&self, root: &Path) -> std::io::Result<()> {
+        self.directories.iter().try_for_each(|name| std::fs::create_dir_all(root.join(name)))
+    }
+
+    fn directory(&self, rng: &mut Rng) -> PathBuf {
+        rng.pick(&self.directories).clone()
+    }
+
+    /// Mostly `directory/name`, at times deeper or the name of a directory.
+    fn path(&self, rng: &mut Rng) -> PathBuf {
+        let path = self.directory(rng).join(rng.pick(&self.names));
+        match rng.below(10) {
+            0 if rng.one_in(2) => path.join(rng.pick(&self.names)),
+            1 if rng.one_in(4) => path.join(rng.pick(&self.directories)).join(rng.pick(&self.names)),
+            _ => path,
+        }
+    }
+
+    /// One that may well be a directory.
+    fn maybe_directory(&self, rng: &mut Rng) -> PathBuf {
+        if rng.one_in(8) { self.directory(rng) } else { self.path(rng) }
+    }
+
+    fn region(&self, rng: &mut Rng) -> Region {
+        let len_max = if rng.one_in(20) { 300_000 } else { 12_000 };
+        Region { offset: rng.below(self.offset_max), len: 1 + rng.index(len_max) }
+    }
+}
+
+/// Draws an operation of thread `number`.
+pub fn generate(rng: &mut Rng, names: &Names, number: u64) -> Op {
+    match rng.below(100) {
+        0..28 => namespace(rng, names),
+        28..40 => removal(rng, names),
+        40..70 => data(rng, names, number),
+        70..84 => attributes(rng, names),
+        84..93 => held(rng, names),
+        _ if rng.one_in(2) => Op::List(names.maybe_directory(rng)),
+        _ => Op::Read(names.path(rng)),
+    }
+}
+
+fn namespace(rng: &mut Rng, names: &Names) -> Op {
+    match rng.below(20) {
+        0..6 => Op::Create(names.path(rng)),
+        6..7 => Op::Mkdir(names.path(rng), *rng.pick(&[0o755, 0o2775, 0o700])),
+        7..9 => Op::Mkdir(names.directory(rng), 0o755),
+        9..11 => Op::Link(names.path(rng), names.path(rng)),
+        11..12 => Op::Symlink(rng.pick(&names.names).clone(), names.path(rng)),
+        12..13 => Op::Mknod(names.path(rng), *rng.pick(&[Special::Fifo, Special::Socket, Special::Device])),
+        13..17 => Op::Rename(names.path(rng), names.path(rng), Rename::Plain),
+        17..18 => Op::Rename(names.path(rng), names.path(rng), Rename::NoReplace),
+        18..19 => Op::Rename(names.path(rng), names.path(rng), Rename::Exchange),
+        _ if rng.one_in(8) => Op::Rename(names.directory(rng), names.path(rng), Rename::Plain),
+        _ => Op::Rename(names.directory(rng), names.directory(rng), Rename::Exchange),
+    }
+}
+
+fn removal(rng: &mut Rng, names: &Names) -> Op {
+    if rng.one_in(4) { Op::Rmdir(names.maybe_directory(rng)) } else { Op::Unlink(names.path(rng)) }
+}
+
+fn data(rng: &mut Rng, names: &Names, number: u64) -> Op {
+    let region = names.region(rng);
+    match rng.below(20) {
+        0..8 => Op::Write(names.path(rng), region),
+        8..11 => Op::Append(names.path(rng), 1 + rng.index(3_000)),
+        11..13 => Op::Truncate(names.path(rng), rng.below(names.offset_max)),
+        13 => Op::Empty(names.path(rng)),
+        14..17 => Op::Allocate(names.path(rng), region, allocate_flags(rng)),
+        17..19 => Op::Copy(names.path(rng), names.path(rng), region, rng.below(names.offset_max)),
+        _ => {
+            // Nobody else truncates it: a store beyond the end would end the test by SIGBUS.
+            Op::StoreMapped(PathBuf::from(format!("mapped{number}")), region)
+        }
+    }
+}
+
+fn allocate_flags(rng: &mut Rng) -> u32 {
+    let keep = FallocateFlags::KEEP_SIZE;
+    let all = [
+        FallocateFlags::empty(),
+        keep,
+        FallocateFlags::PUNCH_HOLE | keep,
+        FallocateFlags::PUNCH_HOLE | keep,
+        FallocateFlags::ZERO_RANGE,
+        FallocateFlags::ZERO_RANGE | keep,
+        FallocateFlags::COLLAPSE_RANGE,
+        FallocateFlags::INSERT_RANGE,
+    ];
+    rng.pick(&all).bits()
+}
+
+fn attributes(rng: &mut Rng, names: &Names) -> Op {
+    let path = names.maybe_directory(rng);
+    match rng.below(10) {
+        0..3 => Op::Mode(path, *rng.pick(&MODES)),
+        3..5 => Op::Owner(path, *rng.pick(&[0, 1000, 65534]), *rng.pick(&[0, 1000, 65534])),
+        5..7 => {
+            let seconds = *rng.pick(&[0, 1, 1_700_000_000, 4_000_000_000]);
+            Op::Times(path, seconds, i64::try_from(rng.below(1_000_000_000)).expect("fit nanoseconds"))
+        }
+        7..9 => Op::SetXattr(path, rng.pick::<&str>(&XATTRS), rng.index(2_000)),
+        _ => Op::RemoveXattr(path, rng.pick::<&str>(&XATTRS)),
+    }
+}
+
+fn held(rng: &mut Rng, names: &Names) -> Op {
+    match rng.below(4) {
+        0 => Op::Hold(names.path(rng)),
+        1 | 2 => Op::WriteHeld(names.region(rng)),
+        _ => Op::Release,
+    }
+}

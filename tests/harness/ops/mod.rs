@@ -1,0 +1,202 @@
+//! Random file-system operations on a tree, from a seed: what applications of every kind might do at once.
+//!
+//! `generate` draws an operation, `perform` does it. Threads share few names, so that they meet.
+
+mod generate;
+mod perform;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use anyhow::Result;
+
+use crate::rng::Rng;
+
+pub use generate::{Names, generate};
+pub use perform::Performer;
+
+/// One operation. Paths are relative to the root of the tree.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// open(2) with `O_CREAT`.
+    Create(PathBuf),
+    /// pwrite(2).
+    Write(PathBuf, Region),
+    /// write(2) with `O_APPEND`.
+    Append(PathBuf, usize),
+    /// open(2) with `O_TRUNC`.
+    Empty(PathBuf),
+    /// truncate(2).
+    Truncate(PathBuf, u64),
+    /// fallocate(2) with these flags.
+    Allocate(PathBuf, Region, u32),
+    /// `copy_file_range(2)`, from the offset of the region to this one.
+    Copy(PathBuf, PathBuf, Region, u64),
+    /// Stores into the caller's own file through a shared mapping.
+    StoreMapped(PathBuf, Region),
+    /// mkdir(2).
+    Mkdir(PathBuf, u32),
+    /// rmdir(2).
+    Rmdir(PathBuf),
+    /// unlink(2).
+    Unlink(PathBuf),
+    /// link(2).
+    Link(PathBuf, PathBuf),
+    /// symlink(2): target, then name.
+    Symlink(PathBuf, PathBuf),
+    /// mknod(2) of a FIFO, a socket or /dev/null's twin.
+    Mknod(PathBuf, Special),
+    /// renameat2(2).
+    Rename(PathBuf, PathBuf, Rename),
+    /// chmod(2).
+    Mode(PathBuf, u32),
+    /// lchown(2).
+    Owner(PathBuf, u32, u32),
+    /// utimensat(2) of a symlink itself: seconds, nanoseconds.
+    Times(PathBuf, i64, i64),
+    /// lsetxattr(2).
+    SetXattr(PathBuf, &'static str, usize),
+    /// lremovexattr(2).
+    RemoveXattr(PathBuf, &'static str),
+    /// Opens a file and keeps it open.
+    Hold(PathBuf),
+    /// pwrite(2) to a file that is held, whether it has a name or not.
+    WriteHeld(Region),
+    /// Closes a file that is held.
+    Release,
+    /// Lists a directory with all attributes.
+    List(PathBuf),
+    /// Reads a file.
+    Read(PathBuf),
+}
+
+/// A part of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Region {
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub len: usize,
+}
+
+/// What mknod(2) makes.
+#[derive(Clone, Copy, Debug)]
+pub enum Special {
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device.
+    Device,
+}
+
+/// Flags of renameat2(2).
+#[derive(Clone, Copy, Debug)]
+pub enum Rename {
+    /// None.
+    Plain,
+    /// `RENAME_NOREPLACE`.
+    NoReplace,
+    /// `RENAME_EXCHANGE`.
+    Exchange,
+}
+
+/// Threads that change a tree until they have done enough or are told to stop.
+#[derive(Debug)]
+pub struct Writers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Result<u64>>>,
+}
+
+impl Writers {
+    /// Starts `threads` threads that do `count` operations each (or go on until `stop`) below `root`.
+    pub fn start(root: &Path, names: &Names, seed: u64, threads: u64, count: Option<u64>) -> Self {
+        names.plant(root).expect("make the directories");
+        let stop = Arc::new(AtomicBool::new(false));
+        let start = |number| {
+            let (root, names, stop) = (root.to_owned(), names.clone(), Arc::clone(&stop));
+            std::thread::spawn(move || write_until(&root, &names, (seed, number), count, &stop))
+        };
+        let threads = (0..threads).map(start).collect();
+        Self { stop, threads }
+    }
+
+    /// Lets them finish their count; gives the number of operations that changed something.
+    #[track_caller]
+    pub fn join(mut self) -> u64 {
+        let threads = std::mem::take(&mut self.threads);
+        let done = threads.into_iter().map(|thread| thread.join().expect("join a writer"));
+        done.map(|result| result.expect("change the tree")).sum()
+    }
+
+    /// Tells them to stop, then joins them.
+    #[track_caller]
+    pub fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::SeqCst);
+        self.join()
+    }
+
+    /// True once one of them has ended, which before `stop` means that it failed.
+    pub fn any_ended(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for thread in self.threads.drain(..) {
+            // This test has failed already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write_until(
+    root: &Path,
+    names: &Names,
+    (seed, number): (u64, u64),
+    count: Option<u64>,
+    stop: &AtomicBool,
+) -> Result<u64> {
+    let mut rng = Rng::part(seed, number);
+    let mut performer = Performer::new(root);
+    let mut changed = 0;
+    for _ in 0..count.unwrap_or(u64::MAX) {
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
+        let op = generate(&mut rng, names, number);
+        if performer.perform(&op, &mut rng)? {
+            changed += 1;
+        }
+    }
+    Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Names, Writers};
+    use crate::TempTree;
+
+    #[test]
+    fn eight_threads_on_a_plain_directory_only_fail_as_allowed() {
+        let tree = TempTree::new().unwrap();
+        let names = Names::few(8, 3);
+        let writers = Writers::start(tree.path(), &names, 1, 8, Some(2_000));
+        let changed = writers.join();
+        assert!(changed > 4_000, "only {changed} of 16,000 operations did anything");
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_operations() {
+        let draw = || {
+            let mut rng = crate::Rng::part(5, 1);
+            let names = Names::few(4, 2);
+            (0..500).map(|_| format!("{:?}", super::generate(&mut rng, &names, 1))).collect::<Vec<_>>()
+        };
+        assert_eq!(draw(), draw());
+    }
+}
