@@ -69,7 +69,7 @@ impl Resync {
             return match self.make_name(stock, node, identity)? {
                 (Made::Stands, _) => self.finish_object(stock, node, path, found),
                 _ => {
-                    self.frontier.recompare_node(node);
+                    self.frontier.recompare_node(node, Touch::No);
                     Ok(())
                 }
             };

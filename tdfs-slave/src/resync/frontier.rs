@@ -423,10 +423,12 @@ impl Frontier {
         for id in self.at_or_below(id) {
             let (mark, need) = (self.mark(id), self.need(id));
             let comparing = matches!(need, Some(Need::Object(_))) && self.group(id).is_some();
-            if mark == Mark::Unchecked(Touch::Doubted) || (self.partial && mark != Mark::Checked) {
-                self.groups.lose_sight();
-            } else if mark == Mark::Unchecked(Touch::Touched) || comparing || self.overflown {
-                self.groups.lose();
+            let touched = mark == Mark::Unchecked(Touch::Touched) || comparing || self.overflown;
+            match mark {
+                Mark::Unchecked(Touch::Doubted) => self.groups.lose_sight(),
+                _ if touched && self.partial => self.groups.lose_sight(),
+                _ if touched => self.groups.lose(),
+                _ => {}
             }
             self.set_need(id, None);
             self.set_mark(id, Mark::Checked);

@@ -240,7 +240,7 @@ impl Resync {
         let group = self.shared_with(stock, node, &wanted)?;
         let made = match (&here, &group) {
             (Some(here), Some((_, group))) if here.meta.kind == *kind && here.ino == group.ino => Made::Stands,
-            (Some(here), None) if here.meta.kind == *kind && !self.is_wrongly_shared(here, ino, links) => {
+            (Some(here), None) if here.meta.kind == *kind && !self.is_wrongly_shared(node, here, (ino, links)) => {
                 Made::Stands
             }
             (Some(here), None) if here.meta.kind == *kind => {
@@ -296,10 +296,12 @@ impl Resync {
         Ok(None)
     }
 
-    fn is_wrongly_shared(&self, here: &Standing, ino: u64, links: u64) -> bool {
+    fn is_wrongly_shared(&self, node: NodeId, here: &Standing, (ino, links): (u64, u64)) -> bool {
         let owned = self.frontier.groups.owner(here.ino).is_some_and(|owner| owner != ino);
-        // Where not everything is compared, the other names may be of objects that count as equal.
-        here.links > 1 && (owned || (self.frontier.is_partial() && here.links > links))
+        // Where not everything is compared, or was before, the other names may be of objects that count as
+        // equal and must not be changed with this one.
+        let healed = self.frontier.is_partial() || self.frontier.mark(node) == Mark::Unchecked(Touch::Doubted);
+        here.links > 1 && (owned || (healed && here.links > links))
     }
 
     /// The name is about to be parted from its inode in the replica: if records touched that by this name,

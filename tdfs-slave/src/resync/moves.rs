@@ -16,8 +16,7 @@ impl Frontier {
     /// `path` is compared: at once if the directory that holds it is checked, else when that is.
     pub fn want(&mut self, path: &TreePath) {
         if self.place(path).checked {
-            let id = self.ensure(path);
-            self.need_object(id);
+            self.doubt(path, false);
         } else {
             self.set_touch(path, Touch::Touched);
         }
@@ -69,7 +68,15 @@ impl Frontier {
             if !place.checked {
                 continue;
             }
-            self.doubt(path, expected && !matches!(op, Op::Namespace(_)));
+            match op {
+                Op::Namespace(op) if is_gone(op, path) => {
+                    // What it was is elsewhere or nowhere; only what stands here has to go.
+                    let id = self.ensure(path);
+                    self.need_object(id);
+                }
+                Op::Namespace(_) => self.doubt(path, false),
+                _ => self.doubt(path, expected),
+            }
             if let Some(parent) = path.parent().map(|parent| self.ensure(&parent)) {
                 match (expected, op) {
                     (false, _) => self.need_names(parent),
@@ -85,7 +92,7 @@ impl Frontier {
     fn doubt(&mut self, path: &TreePath, known: bool) {
         let id = self.ensure(path);
         let was_checked = self.mark(id) == Mark::Checked && !self.is_filling(id);
-        if known { self.recompare_node(id) } else { self.need_object(id) }
+        if known { self.recompare_node(id, Touch::Doubted) } else { self.need_object(id) }
         // Further names of it may have missed what the record says.
         match self.mark(id) {
             Mark::Unchecked(_) if was_checked => self.set_mark(id, Mark::Unchecked(Touch::Doubted)),
@@ -237,11 +244,11 @@ impl Frontier {
     /// The content of an object is compared, by hashes; what it is, is known.
     pub fn recompare(&mut self, path: &TreePath) {
         let id = self.ensure(path);
-        self.recompare_node(id);
+        self.recompare_node(id, Touch::Doubted);
     }
 
-    /// See [`Frontier::recompare`].
-    pub fn recompare_node(&mut self, id: NodeId) {
+    /// See [`Frontier::recompare`]; `touch` is what is known of what happened to it.
+    pub fn recompare_node(&mut self, id: NodeId, touch: Touch) {
         match self.need(id) {
             Some(Need::Object(fill)) => self.compare_again(id, fill),
             Some(Need::Listing) => {}
@@ -249,7 +256,7 @@ impl Frontier {
                 if self.partial_stranger(id) {
                     self.groups.lose_sight();
                 }
-                self.set_mark(id, Mark::Unchecked(Touch::Doubted));
+                self.set_mark(id, Mark::Unchecked(touch));
                 self.set_need(id, Some(Need::Object(self.new_fill())));
             }
         }
@@ -276,5 +283,14 @@ impl Frontier {
                 self.compare_again(name, fill);
             }
         }
+    }
+}
+
+/// True if the master has nothing at `path` after `op`.
+fn is_gone(op: &NamespaceOp, path: &TreePath) -> bool {
+    match op {
+        NamespaceOp::Unlink { .. } | NamespaceOp::Rmdir { .. } => true,
+        NamespaceOp::Rename { from, mode, .. } => from == path && *mode != RenameMode::Exchange,
+        _ => false,
     }
 }

@@ -60,7 +60,7 @@ impl Resync {
             return Ok(None);
         };
         if lost_since {
-            self.frontier.recompare_node(name);
+            self.frontier.recompare_node(name, Touch::No);
             return Ok(None);
         }
         let GroupId::Master(ino) = id else { return Ok(None) };
