@@ -1,11 +1,13 @@
 //! Each wrong use that issue 2 names gets exit code 2 and one sentence.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use harness::daemon::end_of;
+use harness::daemon::{end_of, run_to_end};
 use harness::temp_tree::mounts_below;
 use harness::{Cluster, TempTree};
 
@@ -217,6 +219,16 @@ fn a_port_in_use() {
     assert!(ended.stderr.contains(&address), "{}", ended.stderr);
 }
 
+/// Issue 2: "tdfs -m DIR -c SLAVE [-c SLAVE]...": one slave at least.
+#[test]
+fn no_slave_at_all() {
+    let places = Places::new();
+    let args: Vec<OsString> =
+        vec!["-m".into(), (&places.dir).into(), "--state".into(), (&places.state).into()];
+    let ended = run_to_end(BINARIES.tdfs, &args, Duration::from_secs(3));
+    assert!(ended.is_ok_and(|output| output.status.code() == Some(2)), "it serves DIR to nobody");
+}
+
 /// What clap refuses ends with 2 as well; its usage may take more than a line.
 #[test]
 fn unknown_words() {
@@ -226,7 +238,6 @@ fn unknown_words() {
         vec!["--no-such-flag"],
         vec!["-m"],
         vec![],
-        vec!["-m", dir],
         vec!["-m", dir, "-c", "host", "-z", "2"],
         vec!["-m", dir, "-c", ""],
         vec!["-m", dir, "-c", "host:99999"],

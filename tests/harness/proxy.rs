@@ -1,14 +1,15 @@
 //! A TCP proxy between master and slave that breaks the link on demand.
 //!
 //! Faults fall at byte counts of a direction, counted over all connections; random ones are drawn from a seed,
-//! so the same traffic meets the same faults. One thread accepts, two a connection forward.
+//! so the same traffic meets the same faults. One thread accepts, four a connection forward.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -16,6 +17,8 @@ use crate::rng::Rng;
 
 /// Forwarded at once, at most.
 const BUFFER_BYTES: usize = 16 << 10;
+/// Pieces that wait between reading and sending, at most.
+const PIECES_MAX: usize = 64;
 /// How often a waiting thread looks whether it should end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -140,7 +143,7 @@ impl Proxy {
         self.shared.settings().stalled = stalled;
     }
 
-    /// Holds each piece for so long.
+    /// Every byte arrives so much later; the rate stays.
     pub fn delay(&self, delay: Duration) {
         self.shared.settings().delay = delay;
     }
@@ -303,36 +306,57 @@ fn connect(client: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
 
 /// Forwards until either end closes; true when both are to see a reset.
 fn pump(connection: &Connection, direction: Direction, shared: &Shared) -> bool {
-    let (mut from, mut to) = connection.ends(direction);
+    let (from, mut to) = connection.ends(direction);
+    let (sender, receiver) = sync_channel(PIECES_MAX);
+    std::thread::scope(|scope| {
+        scope.spawn(move || read_pieces(from, &sender, shared));
+        let mut outcome = None;
+        for (due, bytes) in receiver {
+            hold(shared, due, bytes.len());
+            match forward(&mut to, bytes, direction, shared) {
+                Ok(None) => {}
+                Ok(Some(fault)) => outcome = Some(fault == Fault::Reset),
+                Err(_) => outcome = Some(false),
+            }
+            if outcome.is_some() {
+                break;
+            }
+        }
+        // The reader ends with the connection.
+        let reset = outcome.unwrap_or(false);
+        connection.close(reset);
+        reset
+    })
+}
+
+/// Reads until the end and says of each piece when it may go on.
+fn read_pieces(mut from: &TcpStream, sender: &SyncSender<(Instant, Vec<u8>)>, shared: &Shared) {
     let mut buffer = vec![0; BUFFER_BYTES];
     while !shared.stopped() {
-        let limit = shared.settings().bytes_per_second.map_or(BUFFER_BYTES as u64, |rate| rate / 50 + 1);
+        let (rate, delay) = {
+            let settings = shared.settings();
+            (settings.bytes_per_second, settings.delay)
+        };
+        let limit = rate.map_or(BUFFER_BYTES as u64, |rate| rate / 50 + 1);
         let limit = usize::try_from(limit).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
         let len = match from.read(&mut buffer[..limit]) {
-            Ok(0) => break,
+            Ok(0) => return,
             Ok(len) => len,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
-            Err(_) => break,
+            Err(_) => return,
         };
-        hold(shared, len);
-        match forward(&mut to, buffer[..len].to_vec(), direction, shared) {
-            Ok(None) => {}
-            Ok(Some(fault)) => return fault == Fault::Reset,
-            Err(_) => break,
+        if sender.send((Instant::now() + delay, buffer[..len].to_vec())).is_err() {
+            return;
         }
     }
-    false
 }
 
 /// Waits as long as delay, rate and stall ask for.
-fn hold(shared: &Shared, len: usize) {
-    let (delay, rate) = {
-        let settings = shared.settings();
-        (settings.delay, settings.bytes_per_second)
-    };
+fn hold(shared: &Shared, due: Instant, len: usize) {
+    let rate = shared.settings().bytes_per_second;
     let slow =
         rate.map_or(Duration::ZERO, |rate| Duration::from_micros(len as u64 * 1_000_000 / rate.max(1)));
-    std::thread::sleep(delay + slow);
+    std::thread::sleep(due.saturating_duration_since(Instant::now()) + slow);
     while shared.settings().stalled && !shared.stopped() {
         std::thread::sleep(LOOK_INTERVAL);
     }

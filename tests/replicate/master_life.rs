@@ -109,7 +109,7 @@ fn sigterm_with_a_dirty_mapping() {
 
 #[test]
 fn a_second_signal_ends_at_once() {
-    let mut cluster = cluster().proxied(1).start();
+    let mut cluster = cluster().proxied(1).expect_log("second signal").start();
     fs::write(cluster.mount().join("first"), b"1").unwrap();
     cluster.wait();
     // Draining would take its 5 s now.

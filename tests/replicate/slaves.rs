@@ -52,7 +52,6 @@ fn away_slave_gets_what_it_missed_from_the_log() {
         assert!(cluster.slave_status(0).lag_records > 0, "DESIGN P6: its lag grows while it is away");
         cluster.start_slave(0);
     }
-    assert!(!writers.any_ended());
     writers.stop();
     cluster.wait();
     assert_eq!(resyncs(&cluster), before, "the log did it, not a resync");
@@ -127,8 +126,7 @@ fn stopped_slave_blocks_nobody() {
 fn foreign_nonempty_replica_is_refused() {
     let mut cluster = cluster()
         .network(1)
-        .expect_log("refuse")
-        .expect_log("not empty")
+        .expect_log("neither empty nor a replica")
         .prepare(|paths| fs::write(paths.replicas[0].join("precious"), b"somebody's data").unwrap())
         .start();
     fs::write(cluster.mount().join("file"), b"of the master").unwrap();

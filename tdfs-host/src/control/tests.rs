@@ -13,6 +13,7 @@ fn with_server(path: &Path, test: impl FnOnce() + Send + 'static) {
         let serving = control.serve(|request| async move {
             match request {
                 Request::Status => Answer::Ok(serde_json::json!({"role": "test"})),
+                other => Answer::Error(format!("{other:?} is not for this test")),
             }
         });
         tokio::select! {

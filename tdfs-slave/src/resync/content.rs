@@ -97,7 +97,8 @@ impl Resync {
                 return Ok(());
             }
         }
-        if let Some(group) = self.frontier.groups.get_mut(GroupId::Master(found.ino)).filter(|_| !fill.again) {
+        if let Some(group) = self.frontier.groups.get_mut(GroupId::Master(found.ino)).filter(|_| !fill.again)
+        {
             group.compared_at = group.compared_at.max(fill.lost_at);
         }
         if fill.again {

@@ -4,7 +4,9 @@
 //! the replica is a stall, not to be removed. Tells the target of each name it removes.
 
 use super::stock::{Standing, Stock};
-use crate::replay::{Failure, Lack, Lacks, Step, Target, Trouble, at, set_mode, set_owner, set_xattr, with_access};
+use crate::replay::{
+    Failure, Lack, Lacks, Step, Target, Trouble, at, set_mode, set_owner, set_xattr, with_access,
+};
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, Result as SysResult};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,7 +19,8 @@ use tdfs_wire::{Name, Time, TreePath};
 
 /// How far the kernel's clock for ctimes may lag behind, and a clock step between two instants.
 const CLOCK_SLACK_SECONDS: i64 = 10;
-const BLOCK: usize = BLOCK_BYTES as usize;
+const BLOCK: usize = 128 * 1024;
+const _: () = assert!(BLOCK as u64 == BLOCK_BYTES);
 
 /// The replica, with what it can't carry.
 pub(super) struct Disk<'a> {
@@ -42,7 +45,9 @@ impl Stock for Disk<'_> {
     fn look(&mut self, path: &TreePath) -> Result<Option<Standing>, Failure> {
         opening(self.target, &parent_of(path), |target| match target.object(path) {
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            object => standing(object.map_err(stop("look at", path))?.as_fd()).map(Some).map_err(stop("look at", path)),
+            object => standing(object.map_err(stop("look at", path))?.as_fd())
+                .map(Some)
+                .map_err(stop("look at", path)),
         })
     }
 
@@ -64,7 +69,11 @@ impl Stock for Disk<'_> {
             };
             let mtime = mtime_of(parent.as_fd()).map_err(stop("stat the directory of", path))?;
             remove_tree(parent.as_fd(), name).map_err(stop("remove", path))?;
-            object::set_mtime(parent.as_fd(), mtime).map_err(at(Step::Times, "set mtime of the directory of", path))
+            object::set_mtime(parent.as_fd(), mtime).map_err(at(
+                Step::Times,
+                "set mtime of the directory of",
+                path,
+            ))
         })
     }
 
@@ -129,7 +138,8 @@ impl Stock for Disk<'_> {
     }
 
     fn hashes(&mut self, path: &TreePath, offset: u64) -> Result<Vec<[u8; 32]>, Failure> {
-        let empty = self.look(path)?.is_none_or(|here| here.meta.kind != Kind::File || here.meta.size <= offset);
+        let empty =
+            self.look(path)?.is_none_or(|here| here.meta.kind != Kind::File || here.meta.size <= offset);
         if empty {
             return Ok(Vec::new());
         }
@@ -141,7 +151,8 @@ impl Stock for Disk<'_> {
 
     fn equal(&self, here: &Meta, there: &Meta) -> bool {
         let is_directory = there.kind == Kind::Directory;
-        let mode = matches!(there.kind, Kind::Symlink(_)) || here.mode == self.lacks.mode(there.mode, is_directory);
+        let mode =
+            matches!(there.kind, Kind::Symlink(_)) || here.mode == self.lacks.mode(there.mode, is_directory);
         let owner = self.lacks.has(Lack::Owner) || (here.uid, here.gid) == (there.uid, there.gid);
         here.kind == there.kind
             && here.size == there.size
@@ -235,9 +246,8 @@ fn create(target: &mut Target, path: &TreePath, kind: &Kind) -> Result<(), Failu
         Kind::Block(device) => (FileType::BlockDevice, *device),
     };
     let mode = Mode::from_raw_mode(0o600);
-    let made = in_parent(target, path, |dir, name| {
-        Ok(rustix::fs::mknodat(dir, name, file_type, mode, device))
-    })?;
+    let made =
+        in_parent(target, path, |dir, name| Ok(rustix::fs::mknodat(dir, name, file_type, mode, device)))?;
     made.map_err(at(Step::Node, "make", path))
 }
 

@@ -383,7 +383,8 @@ impl Frontier {
 
     fn requeue_below(&mut self, top: NodeId) {
         let below = |id: &NodeId| {
-            std::iter::successors(Some(*id), |id| self.get(*id).and_then(|node| node.parent)).any(|id| id == top)
+            std::iter::successors(Some(*id), |id| self.get(*id).and_then(|node| node.parent))
+                .any(|id| id == top)
         };
         let asked: Vec<NodeId> = self.asked.values().copied().filter(below).collect();
         asked.into_iter().for_each(|id| self.requeue(id));
@@ -424,9 +425,11 @@ impl Frontier {
             let (mark, need) = (self.mark(id), self.need(id));
             let comparing = matches!(need, Some(Need::Object(_))) && self.group(id).is_some();
             let touched = mark == Mark::Unchecked(Touch::Touched) || comparing || self.overflown;
+            // Half compared, and what other names it has is not known.
+            let alone = comparing && self.group(id).is_some_and(|group| self.groups.names(group).len() < 2);
             match mark {
                 Mark::Unchecked(Touch::Doubted) => self.groups.lose_sight(),
-                _ if touched && self.partial => self.groups.lose_sight(),
+                _ if touched && (self.partial || alone) => self.groups.lose_sight(),
                 _ if touched => self.groups.lose(),
                 _ => {}
             }

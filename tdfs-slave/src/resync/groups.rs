@@ -32,7 +32,8 @@ pub struct Group {
     pub compared_at: u64,
     /// True once its count of links was asked for again at the end.
     pub refreshed: bool,
-    /// True if it had as many names in the replica as on the master when it was looked at last.
+    /// True if it had as many names in the replica as on the master whenever it was looked at: only then can
+    /// no name that is not known have missed, or done, what records did by another.
     pub even: bool,
 }
 
@@ -147,6 +148,11 @@ impl Groups {
     /// The same, of what may have names that are in no group: only comparing the whole tree finds those.
     pub fn lose_sight(&mut self) {
         self.lost += 1;
+        self.unseen = true;
+    }
+
+    /// Names that nobody knows are to be looked for.
+    pub(super) fn set_unseen(&mut self) {
         self.unseen = true;
     }
 

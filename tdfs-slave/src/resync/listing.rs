@@ -66,7 +66,8 @@ impl Resync {
         for child in children {
             match path.join(child.name.as_bytes()) {
                 Ok(path) => {
-                    decisions.push((child.name.as_bytes(), self.compare(stock, (dir, relisted), &path, child)?));
+                    decisions
+                        .push((child.name.as_bytes(), self.compare(stock, (dir, relisted), &path, child)?));
                 }
                 Err(why) => tracing::warn!("a name in {path} can't be reached: {why}"),
             }
@@ -191,7 +192,9 @@ impl Resync {
     ) -> Result<bool, Failure> {
         let Some(here) = stock.look(path)? else { return Ok(false) };
         let doubtful = self.is_distrusted(&here) || here.links < child.links;
-        Ok(!doubtful && self.frontier.groups.get(GroupId::Master(child.ino)).is_none() && stock.equal(&here.meta, &child.meta))
+        Ok(!doubtful
+            && self.frontier.groups.get(GroupId::Master(child.ino)).is_none()
+            && stock.equal(&here.meta, &child.meta))
     }
 
     fn is_distrusted(&self, here: &Standing) -> bool {
@@ -239,8 +242,12 @@ impl Resync {
         let here = stock.look(path)?;
         let group = self.shared_with(stock, node, &wanted)?;
         let made = match (&here, &group) {
-            (Some(here), Some((_, group))) if here.meta.kind == *kind && here.ino == group.ino => Made::Stands,
-            (Some(here), None) if here.meta.kind == *kind && !self.is_wrongly_shared(node, here, (ino, links)) => {
+            (Some(here), Some((_, group))) if here.meta.kind == *kind && here.ino == group.ino => {
+                Made::Stands
+            }
+            (Some(here), None)
+                if here.meta.kind == *kind && !self.is_wrongly_shared(node, here, (ino, links)) =>
+            {
                 Made::Stands
             }
             (Some(here), None) if here.meta.kind == *kind => {
@@ -263,16 +270,18 @@ impl Resync {
         self.progress.differences += u64::from(made != Made::Stands);
         let here = match here {
             Some(here) if made == Made::Stands => here,
-            _ => stock.look(path)?.ok_or_else(|| Failure::diverged("find", path, rustix::io::Errno::NOENT))?,
+            _ => {
+                stock.look(path)?.ok_or_else(|| Failure::diverged("find", path, rustix::io::Errno::NOENT))?
+            }
         };
-        if links > 1 || here.links > 1 {
+        // Once in a group it stays, until hard links are settled: what a name that is gone by now did to the
+        // content may not have been compared.
+        if links > 1 || here.links > 1 || self.frontier.group(node).is_some() {
             self.frontier.enter_group(node, GroupId::Master(ino), links);
             self.frontier.groups.claim(ino, here.ino);
             if let Some(group) = self.frontier.groups.get_mut(GroupId::Master(ino)) {
-                group.even = here.links == links;
+                group.even &= here.links == links;
             }
-        } else {
-            self.frontier.leave_group(node);
         }
         Ok((made, here))
     }
@@ -284,23 +293,34 @@ impl Resync {
         node: NodeId,
         wanted: &Identity<'_>,
     ) -> Result<Option<(TreePath, Standing)>, Failure> {
-        let names = self.frontier.groups.names(GroupId::Master(wanted.ino));
-        for name in names.into_iter().filter(|&name| name != node) {
+        let id = GroupId::Master(wanted.ino);
+        let local = self.frontier.groups.get(id).and_then(|group| group.local);
+        let mut found = None;
+        for name in self.frontier.groups.names(id).into_iter().filter(|&name| name != node) {
             let Some(path) = self.frontier.path(name) else { continue };
             match stock.look(&path)? {
-                Some(here) if here.meta.kind == *wanted.kind => return Ok(Some((path, here))),
+                Some(here) if here.meta.kind == *wanted.kind => {
+                    let preferred = Some(here.ino) == local;
+                    if preferred || found.is_none() {
+                        found = Some((path, here));
+                    }
+                    if preferred {
+                        break;
+                    }
+                }
                 // Somebody wrote to the replica, or the number stands for another object by now.
                 _ => self.frontier.need_object(name),
             }
         }
-        Ok(None)
+        Ok(found)
     }
 
     fn is_wrongly_shared(&self, node: NodeId, here: &Standing, (ino, links): (u64, u64)) -> bool {
         let owned = self.frontier.groups.owner(here.ino).is_some_and(|owner| owner != ino);
         // Where not everything is compared, or was before, the other names may be of objects that count as
         // equal and must not be changed with this one.
-        let healed = self.frontier.is_partial() || self.frontier.mark(node) == Mark::Unchecked(Touch::Doubted);
+        let healed =
+            self.frontier.is_partial() || self.frontier.mark(node) == Mark::Unchecked(Touch::Doubted);
         here.links > 1 && (owned || (healed && here.links > links))
     }
 

@@ -92,7 +92,11 @@ impl Frontier {
     fn doubt(&mut self, path: &TreePath, known: bool) {
         let id = self.ensure(path);
         let was_checked = self.mark(id) == Mark::Checked && !self.is_filling(id);
-        if known { self.recompare_node(id, Touch::Doubted) } else { self.need_object(id) }
+        if known {
+            self.recompare_node(id, Touch::Doubted)
+        } else {
+            self.need_object(id)
+        }
         // Further names of it may have missed what the record says.
         match self.mark(id) {
             Mark::Unchecked(_) if was_checked => self.set_mark(id, Mark::Unchecked(Touch::Doubted)),
@@ -104,7 +108,9 @@ impl Frontier {
     /// A record could not be done on these unchecked names: what stands there is not what it made.
     fn missed(&mut self, op: &Op) {
         let path = match op {
-            Op::Namespace(NamespaceOp::Unlink { .. } | NamespaceOp::Rmdir { .. }) | Op::Check { .. } => return,
+            Op::Namespace(NamespaceOp::Unlink { .. } | NamespaceOp::Rmdir { .. }) | Op::Check { .. } => {
+                return;
+            }
             op => op.paths().pop(),
         };
         let doubted = |path: &&TreePath| {

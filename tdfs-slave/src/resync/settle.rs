@@ -51,6 +51,7 @@ impl Resync {
         let (known, links) = (group.names.len() as u64, group.links);
         let Some(&name) = group.names.first() else { return Ok(None) };
         let (lost_since, refreshed) = (group.compared_at < lost, group.refreshed);
+        let was_uneven = self.frontier.is_partial() && !group.even;
         let here = match self.frontier.path(name) {
             Some(path) => stock.look(&path)?,
             None => return Ok(None),
@@ -63,6 +64,13 @@ impl Resync {
             self.frontier.recompare_node(name, Touch::No);
             return Ok(None);
         }
+        if !self.share_one_inode(stock, id, here.ino)? {
+            return Ok(None);
+        }
+        if was_uneven {
+            self.frontier.groups.set_unseen();
+            return Ok(None);
+        }
         let GroupId::Master(ino) = id else { return Ok(None) };
         if here.links == links || (!self.frontier.is_partial() && known == links) {
             return Ok(None);
@@ -72,6 +80,19 @@ impl Resync {
             return Ok(None);
         }
         Ok(Some((ino, (known, links, here.links))))
+    }
+
+    /// True if all names of a group stand for the inode `ino` in the replica; the others are compared.
+    fn share_one_inode<S: Stock>(&mut self, stock: &mut S, id: GroupId, ino: u64) -> Result<bool, Failure> {
+        let mut shared = true;
+        for name in self.frontier.groups.names(id).into_iter().skip(1) {
+            let Some(path) = self.frontier.path(name) else { continue };
+            if stock.look(&path)?.is_none_or(|here| here.ino != ino) {
+                self.frontier.recompare_node(name, Touch::No);
+                shared = false;
+            }
+        }
+        Ok(shared)
     }
 
     fn refresh(&mut self, id: GroupId, name: NodeId) {

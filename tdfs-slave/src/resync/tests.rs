@@ -1,6 +1,8 @@
 //! Tests of the exchange: over trees in memory with random schedules, and over real directories.
 
 mod disk;
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
 mod model;
 mod random;
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
 mod world;

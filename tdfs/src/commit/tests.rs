@@ -1,1 +1,137 @@
-//! Tests of the choke point.
+//! Tests of the choke point and of its order locks.
+
+use super::*;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tdfs_wire::log::Options;
+use tdfs_wire::op::AttrOp;
+use tdfs_wire::record::Record;
+use tdfs_wire::{Epoch, Id, Lsn, TreePath};
+
+fn commit() -> (tempfile::TempDir, Commit) {
+    let dir = tempfile::tempdir().expect("make a temporary directory");
+    let epoch = Epoch { number: 1, id: Id::default() };
+    let log = Log::create(dir.path(), epoch, Options::default()).expect("begin a log");
+    (dir, Commit::new(Arc::new(log)))
+}
+
+fn mode(number: u32) -> Change<'static> {
+    Change::of(Op::Attr(AttrOp::Mode { path: TreePath::new(*b"f").unwrap(), mode: number }))
+}
+
+fn recorded_modes(commit: &Commit) -> Vec<u32> {
+    let mut cursor = commit.log().cursor(Lsn::ZERO).unwrap();
+    let mut modes = Vec::new();
+    while let Some(batch) = cursor.read(commit.log().head(), 1 << 20).unwrap() {
+        let mut bytes = &batch.bytes[..];
+        while !bytes.is_empty() {
+            let (record, len) = Record::parse(bytes).unwrap();
+            if let Op::Attr(AttrOp::Mode { mode, .. }) = record.op {
+                modes.push(mode);
+            }
+            bytes = &bytes[len..];
+        }
+    }
+    modes
+}
+
+/// "An operation that fails after it changed something is undone under the locks, or its outcome is recorded;
+/// the application gets its errno." (DESIGN section 4)
+#[test]
+fn a_half_failed_operation_is_recorded_and_fails() {
+    let (_dir, commit) = commit();
+    let tree = commit.order().shared();
+    let turn = tree.turn(&[], &[7]);
+    let done: Result<()> = commit.change(&turn, 1, || (Err(Errno::NOSPC), Some(mode(1))));
+    assert_eq!(done, Err(Errno::NOSPC));
+    assert_eq!(recorded_modes(&commit), [1]);
+}
+
+#[test]
+fn what_changed_nothing_is_not_recorded() {
+    let (_dir, commit) = commit();
+    let tree = commit.order().shared();
+    let turn = tree.turn(&[], &[7]);
+    assert_eq!(commit.change(&turn, 1, || (Ok(5), None)), Ok(5));
+    assert_eq!(commit.log().head(), Lsn::ZERO);
+}
+
+/// Invariant O1: the LSN order of two changes that don't commute is the order in which they happened.
+#[test]
+fn changes_of_one_object_are_recorded_in_the_order_they_happened() {
+    let (_dir, commit) = commit();
+    let happened = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    let tree = commit.order().shared();
+                    let turn = tree.turn(&[3], &[7]);
+                    let act = || {
+                        let number = happened.fetch_add(1, Ordering::Relaxed);
+                        std::thread::yield_now();
+                        (Ok(()), Some(mode(u32::try_from(number).unwrap())))
+                    };
+                    commit.change(&turn, 1, act).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(recorded_modes(&commit), (0..2000).collect::<Vec<u32>>());
+}
+
+/// "Changes to different objects run in parallel." (DESIGN section 4)
+#[test]
+fn changes_of_different_objects_run_at_the_same_time() {
+    let (_dir, commit) = commit();
+    let both_inside = Barrier::new(2);
+    std::thread::scope(|scope| {
+        for ino in [7, 8] {
+            let (commit, both_inside) = (&commit, &both_inside);
+            scope.spawn(move || {
+                let tree = commit.order().shared();
+                let turn = tree.turn(&[], &[ino]);
+                let act = || {
+                    both_inside.wait();
+                    (Ok(()), Some(mode(1)))
+                };
+                commit.change(&turn, 1, act).unwrap();
+            });
+        }
+    });
+}
+
+#[test]
+fn opposite_pairs_of_objects_do_not_deadlock() {
+    let (_dir, commit) = commit();
+    std::thread::scope(|scope| {
+        for pair in [[1, 2], [2, 1], [2, 3], [3, 1]] {
+            let commit = &commit;
+            scope.spawn(move || {
+                for _ in 0..2000 {
+                    let tree = commit.order().shared();
+                    let mut turn = tree.turn(&pair, &[]);
+                    turn.add_others(&[11, 10, 11]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn the_exclusive_lock_waits_for_changes_in_hand() {
+    let (_dir, commit) = commit();
+    let taken = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let tree = commit.order().shared();
+        scope.spawn(|| {
+            let _all = commit.order().exclusive();
+            taken.store(true, Ordering::SeqCst);
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!taken.load(Ordering::SeqCst));
+        drop(tree);
+    });
+    assert!(taken.load(Ordering::SeqCst));
+}

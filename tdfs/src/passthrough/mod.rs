@@ -244,3 +244,6 @@ fn inherited_acls(fd: BorrowedFd<'_>) -> Result<[Vec<u8>; 2]> {
 fn carried(name: &[u8]) -> Option<XattrName> {
     XattrName::new(name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,11 +137,6 @@ impl Writers {
         self.stop.store(true, Ordering::SeqCst);
         self.join()
     }
-
-    /// True once one of them has ended, which before `stop` means that it failed.
-    pub fn any_ended(&self) -> bool {
-        self.threads.iter().any(JoinHandle::is_finished)
-    }
 }
 
 impl Drop for Writers {

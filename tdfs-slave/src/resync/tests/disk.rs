@@ -51,10 +51,8 @@ impl Pair {
             _ if path_fd(&path).is_err() => Found::Gone,
             Wanted::Listing => {
                 let names = object::list_names(path_fd(&path).unwrap().as_fd()).unwrap();
-                let mut children: Vec<Child> = names
-                    .iter()
-                    .map(|name| child(&self.at(&want.path.join(name).unwrap()), name))
-                    .collect();
+                let mut children: Vec<Child> =
+                    names.iter().map(|name| child(&self.at(&want.path.join(name).unwrap()), name)).collect();
                 children.sort_by(|a, b| a.name.cmp(&b.name));
                 Found::Listing { meta: child(&path, b"x").meta, children, last: true }
             }
@@ -114,7 +112,11 @@ fn show(root: &Path) -> Vec<String> {
         for path in paths {
             let name = path.strip_prefix(root).unwrap().to_path_buf();
             let Child { ino, meta, .. } = child(&path, b"x");
-            let content = if meta.kind == Kind::File { blake3::hash(&fs::read(&path).unwrap()).to_hex().to_string() } else { String::new() };
+            let content = if meta.kind == Kind::File {
+                blake3::hash(&fs::read(&path).unwrap()).to_hex().to_string()
+            } else {
+                String::new()
+            };
             if meta.kind == Kind::Directory && path != dir {
                 dirs.push(path);
                 continue;

@@ -334,7 +334,10 @@ impl Tree {
             let name = first.entry(ino).or_insert_with(|| path.clone());
             let same = if *name == path { String::new() } else { format!(" = {name}") };
             let Meta { kind, mode, uid, mtime, xattrs, .. } = &inode.meta;
-            lines.push(format!("{path}{same} {kind:?} {mode:o} {uid} {} {:?} {xattrs:?}", mtime.sec, inode.data));
+            lines.push(format!(
+                "{path}{same} {kind:?} {mode:o} {uid} {} {:?} {xattrs:?}",
+                mtime.sec, inode.data
+            ));
         }
         lines.join("\n")
     }
