@@ -4,7 +4,7 @@
 
 use crate::args::{Args, Command, Of, Serve};
 use crate::checks::Places;
-use crate::receive::Receive;
+use crate::receive::{self, Receive};
 use crate::relay::Relay;
 use crate::replica::Replica;
 use crate::status::Status;
@@ -16,10 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tdfs_host::cli::{self, WrongUse, one_sentence};
 use tdfs_host::control::{self, Answer, Control, Request};
-use tdfs_host::daemon::{StopSignals, init_log, prepare_process};
+use tdfs_host::daemon::{StopSignals, ignore_size_limit, init_log, prepare_process};
 use tdfs_host::state::StateDir;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 const PROGRAM: &str = "tdfs-slave";
@@ -61,13 +59,12 @@ fn run(serve: &Serve) -> anyhow::Result<()> {
 
 async fn serve_until_stopped(serve: &Serve, places: &Places) -> anyhow::Result<()> {
     let signals = StopSignals::new().context("take over the signals")?;
-    // A handler that does nothing: a file over the limit is an error to report, not the end.
-    let _over_size = signal(SignalKind::from_raw(libc::SIGXFSZ)).context("take over SIGXFSZ")?;
+    let _over_size = ignore_size_limit().context("take over SIGXFSZ")?;
     let state = StateDir::open(&places.state).map_err(|e| WrongUse(e.to_string()))?;
     let state = Arc::new(state);
     let replica =
         Replica::open(&places.directory, Arc::clone(&state)).map_err(|e| WrongUse(format!("{e:#}")))?;
-    let listener = bind(serve).await?;
+    let listener = receive::bind(&serve.addresses()).await?;
     let control = Control::bind(&state).context("bind the control socket")?;
     warn!("--insecure: records come in plain TCP, from whoever can reach {}", listener.local_addr()?);
     let relay = Arc::new(Relay::start(Box::new(replica)).context("start the relay")?);
@@ -104,17 +101,6 @@ fn answer_commands(
         };
         std::future::ready(answer)
     })
-}
-
-async fn bind(serve: &Serve) -> anyhow::Result<TcpListener> {
-    let mut error = None;
-    for address in serve.addresses() {
-        match TcpListener::bind(address).await {
-            Ok(listener) => return Ok(listener),
-            Err(e) => error = Some(anyhow::Error::from(e).context(format!("listen on {address}"))),
-        }
-    }
-    Err(error.unwrap_or_else(|| anyhow::anyhow!("no address to listen on")))
 }
 
 fn status(of: &Of, json: bool) -> anyhow::Result<()> {

@@ -14,7 +14,7 @@ use lobby::{Lobby, Place};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tdfs_host::link::{ReadHalf, WriteHalf};
@@ -36,6 +36,21 @@ pub struct Receive {
     status: Mutex<MasterStatus>,
     complaints: Mutex<HashMap<String, String>>,
     stopping: watch::Sender<bool>,
+}
+
+/// Listens on the first of the addresses that this machine has.
+///
+/// # Errors
+/// The last address's, when none can be listened on.
+pub async fn bind(addresses: &[SocketAddr]) -> anyhow::Result<TcpListener> {
+    let mut error = anyhow::anyhow!("no address to listen on");
+    for address in addresses {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(e) => error = anyhow::Error::from(e).context(format!("listen on {address}")),
+        }
+    }
+    Err(error)
 }
 
 /// Who is at the other end.

@@ -29,10 +29,12 @@ struct Player<'a> {
     replay: Box<dyn Replay>,
     told_at: Instant,
     stalled: Option<String>,
+    /// The present connection has begun its stream: wants may be asked.
+    begun: bool,
 }
 
 pub(super) fn run(shared: &Shared, replay: Box<dyn Replay>) -> Box<dyn Replay> {
-    let mut player = Player { shared, replay, told_at: Instant::now(), stalled: None };
+    let mut player = Player { shared, replay, told_at: Instant::now(), stalled: None, begun: false };
     let mut idle_at = Instant::now();
     loop {
         match shared.next() {
@@ -45,7 +47,7 @@ pub(super) fn run(shared: &Shared, replay: Box<dyn Replay>) -> Box<dyn Replay> {
                 player.tell(&lane, Vec::new());
             }
             Next::Taken(reply) => {
-                player.stalled = None;
+                (player.stalled, player.begun) = (None, false);
                 let facts = player.note_facts();
                 // Nobody may wait any more: then yet another connection takes over.
                 let _ = reply.send(facts.replica);
@@ -55,7 +57,9 @@ pub(super) fn run(shared: &Shared, replay: Box<dyn Replay>) -> Box<dyn Replay> {
                 idle_at = Instant::now();
                 player.note_facts();
                 let lane = Arc::clone(&shared.queue.lock().lane);
-                player.tell(&lane, Vec::new());
+                // What could not be looked at before (an EIO in the replica) is looked at again.
+                let wants = if player.begun { player.replay.wants() } else { Vec::new() };
+                player.tell(&lane, wants);
             }
             Next::Stop => return player.replay,
         }
@@ -116,6 +120,7 @@ impl Player<'_> {
             self.shared.close(lane);
             return lane.tell(|news| news.began = Some(Err(why)));
         }
+        self.begun = true;
         lane.tell(|news| (news.began, news.durable) = (Some(Ok(())), Some(facts.durable)));
         let wants = self.replay.wants();
         self.tell(lane, wants);

@@ -7,7 +7,7 @@ use crate::resync::Resync;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tdfs_wire::TreePath;
 
-const SEEDS: u64 = 1500;
+const SEEDS: u64 = 400;
 const STEPS: usize = 600;
 
 fn number(name: &str) -> Option<u64> {
