@@ -23,7 +23,7 @@ pub struct Serve {
     #[arg(short = 'm', long = "master", value_name = "DIR")]
     pub directory: PathBuf,
     /// A slave: HOST, HOST:PORT, [V6]:PORT, or a path of this machine (beginning with / ./ ../); repeatable.
-    #[arg(short = 'c', long = "connect", value_name = "SLAVE")]
+    #[arg(short = 'c', long = "connect", value_name = "SLAVE", required = true)]
     pub slaves: Vec<String>,
     /// Compression on the wire: 0 none, 1 LZF.
     #[arg(short = 'z', long = "compress", value_name = "0|1", value_enum, default_value = "0")]

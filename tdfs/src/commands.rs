@@ -64,7 +64,10 @@ fn is_behind(slave: &SlaveStatus, head: u64) -> bool {
 }
 
 fn describe(slave: &SlaveStatus) -> String {
-    let lag = format!("lags by {} records, {} bytes, {:.1} s", slave.lag_records, slave.lag_bytes, slave.lag_seconds);
+    let lag = format!(
+        "lags by {} records, {} bytes, {:.1} s",
+        slave.lag_records, slave.lag_bytes, slave.lag_seconds
+    );
     let why = slave.last_error.as_ref().map_or(String::new(), |why| format!(": {why}"));
     let checking = if slave.checking { ", checking" } else { "" };
     format!("{} is {}{checking} and {lag}{why}", slave.address, slave.state)
@@ -79,9 +82,9 @@ enum Unanswered {
 
 fn ask(state: &std::path::Path, request: &Request, timeout: Option<Duration>) -> Result<Status, Unanswered> {
     match control::ask(state, request, timeout) {
-        Ok(status) => serde_json::from_value(status)
-            .context("read the daemon's status")
-            .map_err(Unanswered::Other),
+        Ok(status) => {
+            serde_json::from_value(status).context("read the daemon's status").map_err(Unanswered::Other)
+        }
         Err(AskError::NotRunning) => Err(Unanswered::NotRunning),
         Err(AskError::Io(e))
             if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>

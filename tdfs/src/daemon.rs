@@ -56,12 +56,16 @@ pub fn main_from_args() -> ExitCode {
             return crate::commands::wait(&of, timeout.map(Duration::from_secs));
         }
         (None, Some(serve)) => run(&serve),
-        (None, None) => Err(WrongUse("no directory is named: give the one to distribute with -m".into()).into()),
+        (None, None) => {
+            Err(WrongUse("no directory is named: give the one to distribute with -m".into()).into())
+        }
     };
     cli::exit("tdfs", done)
 }
 
 fn run(serve: &Serve) -> anyhow::Result<()> {
+    #[cfg(feature = "failpoints")]
+    let _fail_points = fail::FailScenario::setup();
     let slaves = addresses(serve)?;
     let replicas: Vec<PathBuf> = slaves.iter().filter_map(embedded_path).map(Path::to_path_buf).collect();
     mount::check_device().map_err(WrongUse)?;
@@ -69,14 +73,24 @@ fn run(serve: &Serve) -> anyhow::Result<()> {
     places.check_mounts_below(serve.skip_mounts)?;
     let (root, lock) = places.take_directory()?;
     init_log();
-    // Fails only if a logger is there already: then fuser's words go there.
-    let _ = tracing_log::LogTracer::init_with_filter(tracing_log::log::LevelFilter::Warn);
+    log_of_fuser();
     prepare_process();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(Daemon::serve(serve, slaves, &places, root, lock));
     // What still runs is a connection that did not end in time.
     runtime.shutdown_background();
     served
+}
+
+/// fuser's warnings go to our log, but for "can't send the reply": then the process that asked was killed, or
+/// the mount is gone, and nobody has to look.
+fn log_of_fuser() {
+    let tracer = tracing_log::LogTracer::builder()
+        .with_max_level(tracing_log::log::LevelFilter::Warn)
+        .ignore_crate("fuser::reply");
+    if let Err(e) = tracer.init() {
+        tracing::debug!("fuser logs elsewhere: {e}");
+    }
 }
 
 fn addresses(serve: &Serve) -> Result<Vec<SlaveAddress>, WrongUse> {
@@ -175,7 +189,9 @@ impl Daemon {
         let passthrough = Arc::new(Passthrough::new(root, commit).context("open the directory")?);
         let embedded = Embedded::start(&slaves, &state)?;
         if serve.insecure && slaves.iter().any(|slave| embedded_path(slave).is_none()) {
-            tracing::warn!("--insecure: the tree goes over the network in plain TCP, to whoever answers there");
+            tracing::warn!(
+                "--insecure: the tree goes over the network in plain TCP, to whoever answers there"
+            );
         }
         let ship = Ship::start(ship::Config {
             log: Arc::clone(identity.log()),
@@ -213,7 +229,11 @@ impl Daemon {
             std::thread::Builder::new().name("find-lost".into()).spawn(move || passthrough.find_lost())
         };
         let places = &self.places;
-        tracing::info!("{} is mirrored, mounted on {}", places.directory.display(), places.mountpoint.display());
+        tracing::info!(
+            "{} is mirrored, mounted on {}",
+            places.directory.display(),
+            places.mountpoint.display()
+        );
         tokio::select! {
             signal = signals.first() => {
                 tracing::info!("{signal}: ending");
@@ -248,7 +268,8 @@ impl Daemon {
     async fn stop(self: Arc<Self>, embedded: Embedded) -> anyhow::Result<()> {
         let passthrough = Arc::clone(&self.passthrough);
         // From here nothing changes any more: files that are still open get ENOTCONN when the process ends.
-        let closed = tokio::task::spawn_blocking(move || std::mem::forget(passthrough.commit().order().exclusive()));
+        let closed =
+            tokio::task::spawn_blocking(move || std::mem::forget(passthrough.commit().order().exclusive()));
         if tokio::time::timeout(SESSION_END_MAX + DRAIN_MAX, closed).await.is_err() {
             tracing::warn!("an operation on the backing tree did not end; the next start will look at it");
         }

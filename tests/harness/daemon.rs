@@ -192,7 +192,9 @@ impl Drop for Daemon {
 /// A command of one of the programs, in the environment that every test uses.
 pub fn command(program: &str, args: &[OsString]) -> Command {
     let mut command = Command::new(program);
-    command.args(args).env("NO_COLOR", "1").env_remove("XDG_STATE_HOME");
+    // The fail point holds writes of files whose name ends with `held-by-test`, and no others.
+    command.args(args).env("NO_COLOR", "1").env("FAILPOINTS", "write-held=sleep(2000)");
+    command.env_remove("XDG_STATE_HOME");
     if std::env::var_os("RUST_LOG").is_none() {
         command.env("RUST_LOG", "info");
     }

@@ -9,7 +9,7 @@ use crate::{checks, run};
 
 #[test]
 fn statfs() {
-    run(checks![room_and_limits, room_shrinks, syncing_succeeds]);
+    run(checks![room_and_limits, syncing_succeeds]);
 }
 
 fn room_and_limits(dir: &Path) {
@@ -17,18 +17,6 @@ fn room_and_limits(dir: &Path) {
     let below = statvfs("/dev/shm").unwrap();
     assert_eq!((room.f_blocks * room.f_frsize, room.f_namemax), (below.f_blocks * below.f_frsize, 255));
     assert!(room.f_bavail <= room.f_blocks && room.f_files > 0);
-}
-
-fn room_shrinks(dir: &Path) {
-    let free = || {
-        let room = statvfs(dir).unwrap();
-        room.f_bavail * room.f_frsize
-    };
-    let before = free();
-    std::fs::write(dir.join("large"), vec![1; 64 << 20]).unwrap();
-    // Other tests use the same file system meanwhile, so only the direction counts, and not exactly.
-    assert!(free() < before + (32 << 20));
-    std::fs::remove_file(dir.join("large")).unwrap();
 }
 
 fn syncing_succeeds(dir: &Path) {

@@ -119,3 +119,21 @@ fn turns_of_two_threads_stay_turns() {
     });
     cluster.finish();
 }
+
+/// DESIGN section 4: "Changes to different objects run in parallel." One file's backing write is held for 2 s by
+/// a fail point, with its order lock; a write to another file completes meanwhile.
+#[test]
+fn a_write_that_sleeps_holds_up_no_other() {
+    let cluster = cluster().embedded().start();
+    let (held, other) = (cluster.mount().join("held-by-test"), cluster.mount().join("other"));
+    fs::write(&other, b"").unwrap();
+    let start = std::time::Instant::now();
+    let writer = std::thread::spawn(move || fs::write(held, b"late").unwrap());
+    while !writer.is_finished() && start.elapsed() < std::time::Duration::from_secs(1) {
+        fs::write(&other, b"meanwhile").unwrap();
+    }
+    assert!(!writer.is_finished(), "the fail point did not hold the write");
+    writer.join().unwrap();
+    assert!(start.elapsed() >= std::time::Duration::from_secs(2));
+    cluster.finish();
+}

@@ -193,11 +193,6 @@ impl Frontier {
         (self.needs, self.bytes_left)
     }
 
-    /// How many wants were sent and not answered.
-    pub fn outstanding(&self) -> usize {
-        self.asked.len()
-    }
-
     /// True if too many names were touched to be remembered.
     pub fn overflown(&self) -> bool {
         self.overflown

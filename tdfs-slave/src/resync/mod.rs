@@ -18,6 +18,7 @@ mod stock;
 use crate::replay::{Failure, Lacks, Target};
 use disk::Disk;
 use frontier::{Fill, Frontier, Mark, Need, NodeId};
+use std::collections::BTreeSet;
 use stock::Stock;
 use tdfs_wire::answer::{Answer, Found, Want, Wanted};
 use tdfs_wire::object::Child;
@@ -69,6 +70,9 @@ pub struct Resync {
     began: Option<Time>,
     /// Wants are numbered from 1.
     want_last: u64,
+    /// Wants that were sent and not answered: also those whose answers nobody waits for any more, for the
+    /// master has them in hand.
+    on_the_way: BTreeSet<u64>,
     parts: Parts,
     distrust: Distrust,
     progress: Progress,
@@ -107,6 +111,7 @@ impl Resync {
             frontier,
             began: None,
             want_last: 0,
+            on_the_way: BTreeSet::new(),
             parts: Parts::default(),
             distrust: Distrust::default(),
             progress: Progress::default(),
@@ -143,6 +148,7 @@ impl Resync {
     /// The connection was lost: what was not answered is asked again.
     pub fn restart(&mut self) {
         self.parts = Parts::default();
+        self.on_the_way.clear();
         self.frontier.requeue_all();
     }
 
@@ -192,7 +198,7 @@ impl Resync {
             self.settle(stock)?;
         }
         let mut wants = Vec::new();
-        while self.frontier.outstanding() < WANTS_MAX {
+        while self.on_the_way.len() < WANTS_MAX {
             let Some(node) = self.frontier.next() else { break };
             match self.want_for(stock, node) {
                 Ok(Some(want)) => wants.push(want),
@@ -227,10 +233,14 @@ impl Resync {
         };
         self.want_last += 1;
         self.frontier.ask(node, self.want_last);
+        self.on_the_way.insert(self.want_last);
         Ok(Some(Want { id: self.want_last, path, what }))
     }
 
     fn answer_to<S: Stock>(&mut self, stock: &mut S, answer: &Answer, bulk: &[u8]) -> Result<(), Failure> {
+        if !matches!(answer.found, Found::Listing { last: false, .. }) {
+            self.on_the_way.remove(&answer.id);
+        }
         let Some(node) = self.frontier.asked_for(answer.id) else { return Ok(()) };
         if self.frontier.path(node).as_ref() != Some(&answer.path) {
             self.frontier.requeue(node);

@@ -4,5 +4,6 @@ mod disk;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
 mod model;
 mod random;
+mod rules;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
 mod world;

@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Advice, Mode, OFlags};
 use std::io;
 use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tdfs_wire::Id;
@@ -72,8 +73,7 @@ impl Barrier {
                 round.number
             };
             for worker in 0..self.workers {
-                let offset = (number * self.workers + worker) * STRIDE % SIZE;
-                rustix::fs::fadvise(&file, offset, Some(PAGE), Advice::WillNeed)?;
+                rustix::fs::fadvise(&file, self.offset(number, worker), Some(PAGE), Advice::WillNeed)?;
             }
             let mut round = self.rounds.lock();
             let in_time = Instant::now() + HOLD;
@@ -82,13 +82,26 @@ impl Barrier {
                     break;
                 }
             }
-            if round.arrived >= self.workers {
-                return Ok(());
-            }
+            let passed = round.arrived >= self.workers;
             drop(round);
+            if passed {
+                return self.until_answered(&file, number);
+            }
             std::thread::sleep(PAUSE);
         }
         Err(io::Error::new(io::ErrorKind::TimedOut, "the mount is too busy to be synced"))
+    }
+
+    /// Waits until the kernel has the answers, so that an unmount does not come before them.
+    fn until_answered(&self, file: &OwnedFd, round: u64) -> io::Result<()> {
+        for worker in 0..self.workers {
+            rustix::io::pread(file, &mut [0u8], self.offset(round, worker))?;
+        }
+        Ok(())
+    }
+
+    fn offset(&self, round: u64, worker: u64) -> u64 {
+        (round * self.workers + worker) * STRIDE % SIZE
     }
 
     /// True for the name of the barrier's file.

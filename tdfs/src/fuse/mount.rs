@@ -79,7 +79,8 @@ pub fn mount_at(path: &Path) -> anyhow::Result<Option<MountInfo>> {
 /// Takes away a mount of a tdfs that is dead. Returns true if there was one.
 pub fn clear_stale(path: &Path) -> anyhow::Result<bool> {
     let mut cleared = false;
-    while matches!(rustix::fs::stat(path), Err(Errno::NOTCONN)) {
+    // statfs always asks the daemon; what stat wants may still be cached by the kernel.
+    while matches!(rustix::fs::statfs(path), Err(Errno::NOTCONN)) {
         match mount_at(path)? {
             Some(mount) if mount.fstype == FSTYPE => unmount_path(path)?,
             _ => bail!(

@@ -197,8 +197,8 @@ impl Passthrough {
         {
             return Ok(file);
         }
-        let _tree = self.commit.order().shared();
-        self.file(nodeid, writable)
+        let tree = self.commit.order().shared();
+        self.steady(&tree, nodeid, || self.file(nodeid, writable))
     }
 
     /// The outcome of a change of content: recorded under the file's path, or not at all if the file is in

@@ -1,6 +1,6 @@
 //! Reading directories, without keeping one open: each call seeks to where the last one ended.
 
-use super::{Passthrough, Seen};
+use super::{FOREIGN, Passthrough, Seen};
 use rustix::fs::{FileType, OFlags, RawDir, SeekFrom};
 use rustix::io::{Errno, Result};
 use std::mem::MaybeUninit;
@@ -36,6 +36,9 @@ impl Passthrough {
         plus: bool,
         mut add: impl FnMut(&DirItem<'_>) -> bool,
     ) -> Result<()> {
+        if nodeid & FOREIGN != 0 {
+            return Ok(()); // shown empty
+        }
         let tree = self.commit.order().shared();
         let dir = self.dir(&tree, nodeid)?;
         let _held = tree.reading(self.lock_key(nodeid));
@@ -49,11 +52,9 @@ impl Passthrough {
             let dots = name == b"." || name == b"..";
             let seen = if plus && !dots {
                 match object::stat_at(dir.as_fd(), name) {
-                    Ok(stat) if self.same_device(&stat).is_ok() => {
-                        Some(Seen { nodeid: self.nodeid(&stat), stat })
-                    }
-                    Ok(_) | Err(Errno::NOENT) => continue,
-                    Err(e) => return Err(e),
+                    Ok(stat) if self.is_hidden(&stat) => continue,
+                    Err(Errno::NOENT) => continue,
+                    stat => stat.map(|stat| Some(Seen { nodeid: self.nodeid(&stat), stat }))?,
                 }
             } else {
                 None

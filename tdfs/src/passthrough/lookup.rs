@@ -1,7 +1,7 @@
 //! Reading names and attributes: lookup, forget, getattr, readlink, statfs.
 
 use super::nodes::{NodeName, Place};
-use super::{Passthrough, RETRIES};
+use super::{FOREIGN, Passthrough};
 use crate::commit::TreeShared;
 use rustix::fs::{StatVfs, Statx};
 use rustix::io::{Errno, Result};
@@ -23,17 +23,22 @@ impl Passthrough {
     /// # Errors
     /// ENOENT where there is nothing of that name.
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Seen> {
+        if parent & FOREIGN != 0 {
+            return Err(Errno::NOENT);
+        }
         let tree = self.commit.order().shared();
         let dir = self.dir(&tree, parent)?;
         let _held = tree.reading(self.lock_key(parent));
         let stat = object::stat_at(dir.as_fd(), name)?;
+        if self.is_hidden(&stat) {
+            return Err(Errno::NOENT);
+        }
         self.tell(&tree, parent, name, stat)
     }
 
     /// Notes that the kernel is told of an object under a name. The directory's order lock is held, so
     /// that the name can't move before it is noted.
     pub(super) fn tell(&self, _tree: &TreeShared<'_>, parent: u64, name: &[u8], stat: Statx) -> Result<Seen> {
-        self.same_device(&stat)?;
         let nodeid = self.nodeid(&stat);
         self.nodes.remember(nodeid, parent, name);
         Ok(Seen { nodeid, stat })
@@ -50,28 +55,28 @@ impl Passthrough {
     /// Attributes of an object.
     pub fn getattr(&self, nodeid: u64) -> Result<Seen> {
         let tree = self.commit.order().shared();
-        for _ in 0..RETRIES {
+        let stat = self.steady(&tree, nodeid, || {
             let stat = match self.nodes.place(nodeid)? {
                 Place::Root => object::stat(self.root.as_fd())?,
                 Place::Nameless(fd) => object::stat(fd.as_fd())?,
                 Place::Named(NodeName { parent, name }) => {
-                    match object::stat_at(self.dir(&tree, parent)?.as_fd(), &name) {
-                        Err(Errno::NOENT | Errno::NOTDIR) => continue,
-                        stat => stat?,
-                    }
+                    object::stat_at(self.dir(&tree, parent)?.as_fd(), &name)?
                 }
             };
-            if self.nodeid(&stat) == nodeid {
-                return Ok(Seen { nodeid, stat });
-            }
-        }
-        Err(Errno::STALE)
+            if self.nodeid(&stat) == nodeid { Ok(stat) } else { Err(Errno::STALE) }
+        })?;
+        Ok(Seen { nodeid, stat })
+    }
+
+    /// True for what is on another file system and no directory: it can't be shown as an empty one.
+    pub(super) fn is_hidden(&self, stat: &Statx) -> bool {
+        object::device(stat) != self.device && object::file_type(stat) != libc::S_IFDIR
     }
 
     /// The target of a symlink.
     pub fn readlink(&self, nodeid: u64) -> Result<Vec<u8>> {
-        let _tree = self.commit.order().shared();
-        object::read_link(self.object(nodeid)?.fd.as_fd())
+        let tree = self.commit.order().shared();
+        self.steady(&tree, nodeid, || object::read_link(self.object(nodeid)?.fd.as_fd()))
     }
 
     /// Numbers of the backing file system.

@@ -100,9 +100,14 @@ impl Passthrough {
         &self.lost
     }
 
-    /// nodeid of the object that a stat describes: its inode number, 1 for the root.
+    /// nodeid of the object that a stat describes: its inode number, 1 for the root. The root of another file
+    /// system mounted below gets a number that no inode has.
     fn nodeid(&self, stat: &Statx) -> u64 {
-        if stat.stx_ino == self.root_ino { ROOT } else { stat.stx_ino }
+        match stat.stx_ino {
+            ino if object::device(stat) != self.device => ino | FOREIGN,
+            ino if ino == self.root_ino => ROOT,
+            ino => ino,
+        }
     }
 
     /// The key of the object's order lock.
@@ -164,33 +169,38 @@ impl Passthrough {
         Ok(dir)
     }
 
-    /// Opens the object of a node as a path fd and finds its path. The caller holds the tree lock; the
-    /// path is exact if it holds the object's lock as well.
-    ///
-    /// A name can move to another object between our look at the table and the open, as long as the
-    /// object's own lock is not held: then we look again.
-    fn object(&self, nodeid: u64) -> Result<Object> {
-        for _ in 0..RETRIES {
-            let fd = match self.nodes.place(nodeid)? {
-                Place::Root => object::reopen(self.root.as_fd(), OFlags::PATH | OFlags::DIRECTORY)?,
-                Place::Nameless(fd) => rustix::io::fcntl_dupfd_cloexec(&*fd, 0)?,
-                Place::Named(name) => {
-                    match object::open_path(self.dir_locked(name.parent)?.as_fd(), &name.name) {
-                        Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV) => continue,
-                        fd => fd?,
-                    }
-                }
-            };
-            let stat = object::stat(fd.as_fd())?;
-            if self.nodeid(&stat) == nodeid {
-                self.same_device(&stat)?;
-                return Ok(Object { path: self.nodes.path(nodeid)?, fd, stat });
+    /// Runs `look` for an object whose order lock is not held. A name can move between our look at the table
+    /// and the use of it; then we look again below the object's lock.
+    fn steady<T>(&self, tree: &TreeShared<'_>, nodeid: u64, look: impl Fn() -> Result<T>) -> Result<T> {
+        match look() {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE) => {
+                let _held = tree.reading(self.lock_key(nodeid));
+                look()
             }
+            other => other,
         }
-        Err(Errno::STALE)
     }
 
-    /// The open file of a node, from the cache or opened. Only regular files are ever opened.
+    /// Opens the object of a node as a path fd and finds its path, both exact if the object's order lock is
+    /// held; else [`Passthrough::steady`] makes them so.
+    ///
+    /// # Errors
+    /// ESTALE if another object is found; EXDEV for the root of another file system.
+    fn object(&self, nodeid: u64) -> Result<Object> {
+        let fd = match self.nodes.place(nodeid)? {
+            Place::Root => object::reopen(self.root.as_fd(), OFlags::PATH | OFlags::DIRECTORY)?,
+            Place::Nameless(fd) => rustix::io::fcntl_dupfd_cloexec(&*fd, 0)?,
+            Place::Named(name) => object::open_path(self.dir_locked(name.parent)?.as_fd(), &name.name)?,
+        };
+        let stat = object::stat(fd.as_fd())?;
+        if self.nodeid(&stat) != nodeid {
+            return Err(Errno::STALE);
+        }
+        Ok(Object { path: self.nodes.path(nodeid)?, fd, stat })
+    }
+
+    /// The open file of a node, from the cache or opened. Only regular files are ever opened. As for
+    /// [`Passthrough::object`], the object's order lock is held, or `steady` is around.
     fn file(&self, nodeid: u64, writable: bool) -> Result<Arc<DataFd>> {
         if let Some(file) = self.files.get(nodeid)
             && (file.writable || !writable)
@@ -209,8 +219,10 @@ impl Passthrough {
     }
 }
 
-/// How often an operation looks again for an object whose name moved away under it.
+/// How often an operation looks again for a directory whose name moved away before it was locked.
 const RETRIES: usize = 100;
+/// Marks the nodeid of a directory on which another file system is mounted: it is shown empty.
+const FOREIGN: u64 = 1 << 63;
 
 /// mtime of a directory right after a change of it, for the record; its order lock is held.
 fn mtime_of(fd: BorrowedFd<'_>) -> Result<Time> {

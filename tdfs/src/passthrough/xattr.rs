@@ -13,17 +13,17 @@ use tdfs_wire::op::{Op, XATTR_VALUE_BYTES_MAX, XattrOp};
 impl Passthrough {
     /// The value of an xattr. ENODATA where there is none of that name.
     pub fn get_xattr(&self, nodeid: u64, name: &[u8]) -> Result<Vec<u8>> {
-        let _tree = self.commit.order().shared();
+        let tree = self.commit.order().shared();
         if let Some(file) = self.files.get(nodeid) {
             return object::get_xattr(file.as_fd(), name);
         }
-        object::get_xattr(self.object(nodeid)?.fd.as_fd(), name)
+        self.steady(&tree, nodeid, || object::get_xattr(self.object(nodeid)?.fd.as_fd(), name))
     }
 
     /// The names of all xattrs, each ended by NUL.
     pub fn list_xattrs(&self, nodeid: u64) -> Result<Vec<u8>> {
-        let _tree = self.commit.order().shared();
-        object::list_xattrs(self.object(nodeid)?.fd.as_fd())
+        let tree = self.commit.order().shared();
+        self.steady(&tree, nodeid, || object::list_xattrs(self.object(nodeid)?.fd.as_fd()))
     }
 
     /// Sets an xattr or ACL; `flags` are those of setxattr(2).

@@ -15,7 +15,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::OnceCell;
 
 /// Most bytes of records in a frame before compression; a single larger record goes alone.
-const BATCH_BYTES_MAX: usize = 1 << 20;
+const BATCH_BYTES_MAX: usize = 256 << 10;
 /// Most bytes of frames that are kept for other slaves, and most of those frames.
 const SHARED_BYTES_MAX: usize = 16 << 20;
 const SHARED_FRAMES_MAX: usize = 4096;

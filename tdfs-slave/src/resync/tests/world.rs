@@ -179,6 +179,25 @@ impl World {
         }
     }
 
+    /// Does `op` on the master; the record goes into the stream.
+    pub fn record(&mut self, op: Op, bulk: &[u8]) {
+        self.master.apply(&op, bulk).expect("the op is possible");
+        self.stream.push_back(InStream::Record(op, bulk.to_vec()));
+    }
+
+    /// The slave takes all that is in the stream.
+    pub fn deliver_all(&mut self) {
+        while !self.stream.is_empty() {
+            self.deliver_one();
+        }
+    }
+
+    /// The slave sends what it wants, without a stall.
+    pub fn send_wants_now(&mut self) {
+        let wants = self.resync.wants_from(&mut self.replica).expect("nothing stalls");
+        self.wants.extend(wants);
+    }
+
     /// Changes the master before there is a stream.
     pub fn prepare_master(&mut self) {
         self.change_master();
