@@ -5,9 +5,9 @@
 use crate::args::{Args, Command, Compress, Serve};
 use crate::checks::Places;
 use crate::commit::Commit;
-use crate::fuse::Adapter;
 use crate::fuse::barrier::Barrier;
 use crate::fuse::mount::{self, Mount};
+use crate::fuse::session;
 use crate::identity::{Identity, random_id};
 use crate::passthrough::Passthrough;
 use crate::resync::Answers;
@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tdfs_host::cli::{self, WrongUse};
 use tdfs_host::control::{Answer, Control, Request};
@@ -38,8 +38,6 @@ const WRITE_BACK_MAX: Duration = Duration::from_secs(60);
 const SESSION_END_MAX: Duration = Duration::from_millis(500);
 /// How often tree and log are synced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
-/// Most FUSE workers; each has a buffer of 16 MiB, of which it touches what it uses.
-const WORKERS_MAX: usize = 8;
 
 /// The whole program.
 pub fn main_from_args() -> ExitCode {
@@ -205,9 +203,9 @@ impl Daemon {
             answerer: Arc::new(Answers::new(Arc::clone(&passthrough), codec)),
             connect_embedded: embedded.connector(),
         })?;
-        let workers = workers();
-        let barrier = Arc::new(Barrier::new(workers, random_id()?));
-        let (mount, session_ended) = mount_and_run(places, &passthrough, &barrier, workers)?;
+        let barrier = Arc::new(Barrier::new(session::workers(), random_id()?));
+        let trees = (places.directory.as_path(), places.mountpoint.as_path());
+        let (mount, session_ended) = session::start(trees, &passthrough, &barrier)?;
         let places = places.clone();
         let daemon =
             Arc::new(Daemon { places, codec, state, identity, passthrough, mount, barrier, ship, directory });
@@ -357,40 +355,4 @@ impl Daemon {
             }
         }
     }
-}
-
-fn workers() -> usize {
-    // At least two, so that an operation which sleeps in the disk holds up only itself.
-    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, WORKERS_MAX)
-}
-
-/// Mounts, and starts the FUSE session; the receiver hears when that ends.
-fn mount_and_run(
-    places: &Places,
-    passthrough: &Arc<Passthrough>,
-    barrier: &Arc<Barrier>,
-    workers: usize,
-) -> anyhow::Result<(Mount, oneshot::Receiver<()>)> {
-    let notifier = Arc::new(OnceLock::new());
-    let adapter = Adapter::new(Arc::clone(passthrough), Arc::clone(&notifier), Arc::clone(barrier))?;
-    let (mount, fuse) = Mount::new(&places.directory, &places.mountpoint)?;
-    let mut config = fuser::Config::default();
-    config.n_threads = Some(workers);
-    let session = fuser::Session::from_fd(adapter, fuse, fuser::SessionACL::All, config);
-    let session = match session {
-        Ok(session) => session,
-        Err(e) => {
-            mount.unmount()?;
-            return Err(e).context("begin the FUSE session");
-        }
-    };
-    let _ = notifier.set(session.notifier());
-    let (end, ended) = oneshot::channel();
-    std::thread::Builder::new().name("fuse".into()).spawn(move || {
-        if let Err(e) = session.run() {
-            tracing::debug!("the FUSE session ended: {e}");
-        }
-        let _ = end.send(()); // nobody waits any more when we end ourselves
-    })?;
-    Ok((mount, ended))
 }

@@ -1,3 +1,5 @@
+//! Tests of the control socket.
+
 use super::{Answer, AskError, Control, Request, ask};
 use crate::state::StateDir;
 use std::io::{Read, Write};

@@ -1,3 +1,5 @@
+//! Tests of framed connections.
+
 use super::{FrameReader, FrameWriter, LinkError};
 use std::time::Duration;
 use tdfs_wire::frame::{Codec, FrameError};

@@ -1,3 +1,5 @@
+//! Tests of the state directory.
+
 use super::{Side, StateDir, StateError, absolute, escape, name_of};
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::PermissionsExt;

@@ -32,7 +32,7 @@ pub(super) struct Connection<'a> {
 }
 
 /// What a connection waits for.
-enum Event {
+enum Happened {
     Frame(FrameKind, Vec<u8>),
     Unreadable(LinkError),
     Written,
@@ -71,8 +71,8 @@ impl<'a> Connection<'a> {
 
     pub(super) async fn run(mut self) {
         while !self.perform().await {
-            let event = self.wait().await;
-            if self.apply(event) {
+            let happened = self.wait().await;
+            if self.apply(happened) {
                 break;
             }
         }
@@ -141,54 +141,54 @@ impl<'a> Connection<'a> {
         }
     }
 
-    async fn wait(&mut self) -> Event {
+    async fn wait(&mut self) -> Happened {
         let deadline = self.session.deadline();
         let (lane, place) = (&self.lane, &self.place);
         tokio::select! {
             biased;
-            written = self.sender.done() => written.map_or_else(Event::Lost, |()| Event::Written),
+            written = self.sender.done() => written.map_or_else(Happened::Lost, |()| Happened::Written),
             () = async {
                 match lane {
                     Some(lane) => lane.changed().await,
                     None => std::future::pending().await,
                 }
-            } => Event::Relay,
+            } => Happened::Relay,
             frame = self.reader.read(), if !self.paused => match frame {
-                Ok((kind, payload)) => Event::Frame(kind, payload),
-                Err(e) => Event::Unreadable(e),
+                Ok((kind, payload)) => Happened::Frame(kind, payload),
+                Err(e) => Happened::Unreadable(e),
             },
             () = async {
                 match place {
                     Some(place) => place.sent_away().await,
                     None => std::future::pending().await,
                 }
-            } => Event::SentAway,
-            _ = self.stopping.changed() => Event::Stopping,
+            } => Happened::SentAway,
+            _ = self.stopping.changed() => Happened::Stopping,
             () = async {
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
                     None => std::future::pending().await,
                 }
-            } => Event::Deadline,
+            } => Happened::Deadline,
         }
     }
 
     /// Tells the session; true when the connection is over without its doing.
-    fn apply(&mut self, event: Event) -> bool {
-        match event {
-            Event::Frame(kind, payload) => self.came(kind, payload),
-            Event::Unreadable(LinkError::Frame(FrameError::Version { theirs })) => {
+    fn apply(&mut self, happened: Happened) -> bool {
+        match happened {
+            Happened::Frame(kind, payload) => self.came(kind, payload),
+            Happened::Unreadable(LinkError::Frame(FrameError::Version { theirs })) => {
                 let why = FrameError::Version { theirs }.to_string();
                 self.tell(Input::Unreadable(why));
             }
-            Event::Unreadable(LinkError::Frame(e)) => self.damaged(&e.to_string()),
-            Event::Unreadable(e) => return self.lost(&e.to_string()),
-            Event::Lost(e) => return self.lost(&e.to_string()),
-            Event::Written => self.tell(Input::Writable),
-            Event::Relay => self.relay_changed(),
-            Event::SentAway => return self.lost("sent away: too many connections that say nothing"),
-            Event::Stopping => self.tell(Input::Stop("the slave ends".into())),
-            Event::Deadline => self.tell(Input::Tick),
+            Happened::Unreadable(LinkError::Frame(e)) => self.damaged(&e.to_string()),
+            Happened::Unreadable(e) => return self.lost(&e.to_string()),
+            Happened::Lost(e) => return self.lost(&e.to_string()),
+            Happened::Written => self.tell(Input::Writable),
+            Happened::Relay => self.relay_changed(),
+            Happened::SentAway => return self.lost("sent away: too many connections that say nothing"),
+            Happened::Stopping => self.tell(Input::Stop("the slave ends".into())),
+            Happened::Deadline => self.tell(Input::Tick),
         }
         false
     }

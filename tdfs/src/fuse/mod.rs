@@ -6,19 +6,22 @@
 //! MKNOD. The kernel caches names, attributes and content for very long, as nobody else changes the tree.
 
 pub mod barrier;
+mod habits;
 pub mod mount;
 mod offload;
 mod reply;
+pub mod session;
 
 use crate::passthrough::{Caller, DirItem, Passthrough, Range, SetTime, SetTimes};
 use barrier::{BARRIER_NODE, Barrier};
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, Generation, INodeNo,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo,
     InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
     RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
     ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+use habits::Habits;
 use offload::Offload;
 use reply::TTL;
 use std::cell::RefCell;
@@ -53,6 +56,7 @@ pub struct Adapter {
     passthrough: Arc<Passthrough>,
     notifier: Arc<OnceLock<fuser::Notifier>>,
     barrier: Arc<Barrier>,
+    habits: Habits,
     offload: Offload,
 }
 
@@ -63,7 +67,7 @@ impl Adapter {
         notifier: Arc<OnceLock<fuser::Notifier>>,
         barrier: Arc<Barrier>,
     ) -> io::Result<Adapter> {
-        Ok(Adapter { passthrough, notifier, barrier, offload: Offload::start()? })
+        Ok(Adapter { passthrough, notifier, barrier, habits: Habits::default(), offload: Offload::start()? })
     }
 
     /// Makes the kernel ask for the attributes of a file again: its mode changed beside a write.
@@ -116,6 +120,15 @@ fn set_time(time: TimeOrNow) -> SetTime {
     }
 }
 
+/// Adds a name to an answer; false if there was no room for it.
+fn add_plus(reply: &mut ReplyDirectoryPlus, item: &DirItem<'_>) -> bool {
+    let (attr, generation): (FileAttr, Generation) = match &item.seen {
+        Some(seen) => (reply::attr(seen), reply::generation(&seen.stat)),
+        None => (reply::dots(item.ino), Generation(0)),
+    };
+    !reply.add(attr.ino, item.next, OsStr::from_bytes(item.name), &TTL, &attr, generation)
+}
+
 /// Answers with the value, or the errno.
 macro_rules! answer {
     ($operation:literal, $reply:ident, $result:expr, $value:ident => $then:expr) => {
@@ -143,12 +156,18 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         if parent == INodeNo::ROOT && self.barrier.is_name(name.as_bytes()) {
             return reply.entry(&Duration::ZERO, &Barrier::attr(), Generation(0));
         }
         match self.passthrough.lookup(parent.0, name.as_bytes()) {
-            Ok(seen) => reply.entry(&TTL, &reply::attr(&seen), reply::generation(&seen.stat)),
+            Ok(seen) => {
+                let attr = reply::attr(&seen);
+                reply.entry(&TTL, &attr, reply::generation(&seen.stat));
+                if attr.kind != FileType::Directory {
+                    self.habits.looked_up(request.pid(), parent.0);
+                }
+            }
             // nodeid 0: "there is nothing of that name", to be remembered.
             Err(rustix::io::Errno::NOENT) => reply.entry(&TTL, &reply::nothing(), Generation(0)),
             Err(e) => reply.error(reply::errno("lookup", e)),
@@ -389,20 +408,28 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let read = self.passthrough.read_dir(ino.0, offset, true, |item: &DirItem<'_>| {
-            let (attr, generation): (FileAttr, Generation) = match &item.seen {
-                Some(seen) => (reply::attr(seen), reply::generation(&seen.stat)),
-                None => (reply::dots(item.ino), Generation(0)),
-            };
-            let name = OsStr::from_bytes(item.name);
-            !reply.add(attr.ino, item.next, name, &TTL, &attr, generation)
-        });
+        let mut told = 0;
+        if offset == 0 && !self.habits.wants_attributes(request.pid(), ino.0) {
+            // Only `.` and `..` here; the kernel then asks for the rest by READDIR.
+            let read = self.passthrough.read_dir(ino.0, 0, false, |item| {
+                let taken = item.is_dots() && add_plus(&mut reply, item);
+                told += u32::from(taken);
+                taken
+            });
+            if let Err(e) = read {
+                return reply.error(reply::errno("readdirplus", e));
+            }
+        }
+        let read = match told {
+            0 => self.passthrough.read_dir(ino.0, offset, true, |item| add_plus(&mut reply, item)),
+            _ => Ok(()),
+        };
         answer!("readdirplus", reply, read, _done => reply.ok());
     }
 

@@ -25,6 +25,13 @@ pub struct DirItem<'a> {
     pub seen: Option<Seen>,
 }
 
+impl DirItem<'_> {
+    /// True for `.` and `..`.
+    pub fn is_dots(&self) -> bool {
+        self.name == b"." || self.name == b".."
+    }
+}
+
 impl Passthrough {
     /// Reads a directory from `offset` on (0, or the `next` of an item) and gives each name to `add`, until
     /// that returns false (the item did not fit any more). With `plus` each item comes with its attributes

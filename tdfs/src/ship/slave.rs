@@ -46,7 +46,7 @@ enum Link {
 }
 
 /// What a task waits for.
-enum Event {
+enum Happened {
     Dialled(io::Result<(ReadHalf, WriteHalf)>),
     Frame(FrameKind, Vec<u8>),
     Unreadable(LinkError),
@@ -73,9 +73,9 @@ impl Slave {
             if self.session.is_ended() {
                 break;
             }
-            let event = self.wait().await;
-            all = !matches!(event, Event::Wake | Event::Written);
-            self.apply(event);
+            let happened = self.wait().await;
+            all = !matches!(happened, Happened::Wake | Happened::Written);
+            self.apply(happened);
         }
     }
 
@@ -197,19 +197,19 @@ impl Slave {
         begun
     }
 
-    async fn wait(&mut self) -> Event {
+    async fn wait(&mut self) -> Happened {
         let deadline = self.session.deadline();
         let outlet = &self.outlet;
         let link = async {
             match &mut self.link {
                 Link::None => std::future::pending().await,
-                Link::Dialling(connecting) => Event::Dialled(connecting.await),
+                Link::Dialling(connecting) => Happened::Dialled(connecting.await),
                 Link::Open { reader, sender } => tokio::select! {
                     biased;
-                    written = sender.done() => written.map_or_else(Event::Lost, |()| Event::Written),
+                    written = sender.done() => written.map_or_else(Happened::Lost, |()| Happened::Written),
                     frame = reader.read() => match frame {
-                        Ok((kind, payload)) => Event::Frame(kind, payload),
-                        Err(e) => Event::Unreadable(e),
+                        Ok((kind, payload)) => Happened::Frame(kind, payload),
+                        Err(e) => Happened::Unreadable(e),
                     },
                 },
             }
@@ -217,51 +217,51 @@ impl Slave {
         let streaming = self.session.is_streaming();
         tokio::select! {
             biased;
-            event = link => event,
-            () = outlet.wake.notified(), if streaming => Event::Wake,
-            _ = self.stop.changed() => Event::Stop,
+            happened = link => happened,
+            () = outlet.wake.notified(), if streaming => Happened::Wake,
+            _ = self.stop.changed() => Happened::Stop,
             () = async {
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
                     None => std::future::pending().await,
                 }
-            } => Event::Deadline,
+            } => Happened::Deadline,
         }
     }
 
-    fn apply(&mut self, event: Event) {
-        match event {
-            Event::Dialled(Ok((reader, writer))) => {
+    fn apply(&mut self, happened: Happened) {
+        match happened {
+            Happened::Dialled(Ok((reader, writer))) => {
                 let reader = Box::new(FrameReader::new(reader));
                 self.link = Link::Open { reader, sender: FrameSender::new(writer) };
                 self.tell(Input::Dialled);
             }
-            Event::Dialled(Err(e)) => {
+            Happened::Dialled(Err(e)) => {
                 let why = format!("connect: {e}");
                 self.complain(&why);
                 self.link = Link::None;
                 self.tell(Input::DialFailed(why));
             }
-            Event::Frame(kind, payload) => {
+            Happened::Frame(kind, payload) => {
                 self.look(); // a handshake is decided by the log as it is now
                 self.came(kind, &payload);
             }
-            Event::Unreadable(LinkError::Frame(e @ FrameError::Version { .. })) => {
+            Happened::Unreadable(LinkError::Frame(e @ FrameError::Version { .. })) => {
                 self.link = Link::None;
                 let why = e.to_string();
                 self.warn_once(&why);
                 self.tell(Input::Refused(why));
             }
-            Event::Unreadable(LinkError::Frame(e)) => self.fault(&e.to_string()),
-            Event::Unreadable(e) => self.lost(e.to_string()),
-            Event::Lost(e) => self.lost(format!("connection lost: {e}")),
-            Event::Written => self.tell(Input::Writable),
-            Event::Wake => {}
-            Event::Stop => {
+            Happened::Unreadable(LinkError::Frame(e)) => self.fault(&e.to_string()),
+            Happened::Unreadable(e) => self.lost(e.to_string()),
+            Happened::Lost(e) => self.lost(format!("connection lost: {e}")),
+            Happened::Written => self.tell(Input::Writable),
+            Happened::Wake => {}
+            Happened::Stop => {
                 let why = self.stop.borrow_and_update().unwrap_or("the master ends");
                 self.tell(Input::Stop(why.into()));
             }
-            Event::Deadline => {
+            Happened::Deadline => {
                 self.tell(Input::MasterDurable(Lsn::new(self.shared.durable.load(Ordering::Relaxed))));
                 self.tell(Input::Tick { time_ns: progress::now_ns() });
             }

@@ -1,3 +1,5 @@
+//! Scripted tests of the master's session.
+
 use super::{Config, Hangup, Input, Known, Output, Session, StateName, present_lsn};
 use crate::answer::{Want, Wanted};
 use crate::frame::{Codec, FrameKind};

@@ -1,3 +1,5 @@
+//! Scripted tests of the slave's session.
+
 use super::{ACK_INTERVAL, Config, Hangup, Input, Output, Replica, Session, check_records};
 use crate::message::{
     Begin, Branch, Heartbeat, Hello, LINEAGE_MAX, MasterMessage, Plan, Report, SlaveMessage, Standing,
