@@ -58,6 +58,11 @@ pub fn reopen(path_fd: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd> {
     rustix::fs::openat(CWD, proc_path(path_fd), flags | OFlags::CLOEXEC, Mode::empty())
 }
 
+/// Opens a directory to read the names in it; `dir` may be a path fd.
+pub fn open_to_list(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
+    rustix::fs::openat(dir, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
 /// The path below /proc by which calls that take no path fd reach what it names.
 pub fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
@@ -210,7 +215,7 @@ pub fn remove_xattr(path_fd: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
 /// The names in the directory that the path fd names, without `.` and `..`, with their S_IFMT bits where
 /// the file system tells them, in no order.
 pub fn list_names(path_fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
-    let dir = reopen(path_fd, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let dir = open_to_list(path_fd)?;
     let mut names = Vec::new();
     for item in rustix::fs::Dir::new(dir)? {
         let item = item?;

@@ -12,7 +12,7 @@ mod offload;
 mod reply;
 pub mod session;
 
-use crate::passthrough::{Caller, DirItem, Passthrough, Range, SetTime, SetTimes};
+use crate::passthrough::{Caller, DirItem, Listed, Passthrough, Range, SetTime, SetTimes};
 use barrier::{BARRIER_NODE, Barrier};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo,
@@ -394,7 +394,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let read = self.passthrough.read_dir(ino.0, offset, false, |item: &DirItem<'_>| {
+        let read = self.passthrough.read_dir(ino.0, offset, Listed::Names, |item: &DirItem<'_>| {
             let full = reply.add(
                 INodeNo(item.ino),
                 item.next,
@@ -417,17 +417,18 @@ impl Filesystem for Adapter {
         let mut told = 0;
         if offset == 0 && !self.habits.wants_attributes(request.pid(), ino.0) {
             // Only `.` and `..` here; the kernel then asks for the rest by READDIR.
-            let read = self.passthrough.read_dir(ino.0, 0, false, |item| {
-                let taken = item.is_dots() && add_plus(&mut reply, item);
-                told += u32::from(taken);
-                taken
+            let read = self.passthrough.read_dir(ino.0, 0, Listed::Dots, |item| {
+                told += 1;
+                add_plus(&mut reply, item)
             });
             if let Err(e) = read {
                 return reply.error(reply::errno("readdirplus", e));
             }
         }
         let read = match told {
-            0 => self.passthrough.read_dir(ino.0, offset, true, |item| add_plus(&mut reply, item)),
+            0 => self
+                .passthrough
+                .read_dir(ino.0, offset, Listed::Attributes, |item| add_plus(&mut reply, item)),
             _ => Ok(()),
         };
         answer!("readdirplus", reply, read, _done => reply.ok());

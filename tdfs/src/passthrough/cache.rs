@@ -7,7 +7,8 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use tdfs_host::object;
 
 /// Most directories that are kept open.
 pub const DIRS_MAX: usize = 256;
@@ -21,8 +22,16 @@ pub struct Dir {
     pub fd: OwnedFd,
     /// Its inode has the setgid bit: new objects get its group.
     pub setgid: bool,
-    /// It has a default ACL: new objects inherit it.
-    pub default_acl: bool,
+    /// It has a default ACL, which new objects inherit; looked up when the first one is made.
+    pub default_acl: OnceLock<bool>,
+}
+
+impl Dir {
+    /// True if new objects inherit ACLs.
+    pub fn has_default_acl(&self) -> bool {
+        let look = || object::get_xattr(self.fd.as_fd(), b"system.posix_acl_default").is_ok();
+        *self.default_acl.get_or_init(look)
+    }
 }
 
 /// A regular file that is open for reading, maybe for writing.

@@ -1,7 +1,7 @@
 //! Reading directories, without keeping one open: each call seeks to where the last one ended.
 
 use super::{FOREIGN, Passthrough, Seen};
-use rustix::fs::{FileType, OFlags, RawDir, SeekFrom};
+use rustix::fs::{FileType, RawDir, SeekFrom};
 use rustix::io::{Errno, Result};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
@@ -9,6 +9,20 @@ use tdfs_host::object;
 
 /// Buffer for one getdents64(2).
 const DIR_BUFFER_BYTES: usize = 32 * 1024;
+
+/// Room for `.` and `..`, and at least one short name.
+const DOTS_BYTES: usize = 512;
+
+/// What a listing is to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// `.` and `..`, if the file system begins with them.
+    Dots,
+    /// All names.
+    Names,
+    /// All names with their attributes.
+    Attributes,
+}
 
 /// One name of a directory that is being read.
 #[derive(Debug)]
@@ -25,22 +39,15 @@ pub struct DirItem<'a> {
     pub seen: Option<Seen>,
 }
 
-impl DirItem<'_> {
-    /// True for `.` and `..`.
-    pub fn is_dots(&self) -> bool {
-        self.name == b"." || self.name == b".."
-    }
-}
-
 impl Passthrough {
     /// Reads a directory from `offset` on (0, or the `next` of an item) and gives each name to `add`, until
-    /// that returns false (the item did not fit any more). With `plus` each item comes with its attributes
-    /// and counts as looked up once if `add` took it.
+    /// that returns false (the item did not fit any more). With [`Listed::Attributes`] each item comes with its
+    /// attributes and counts as looked up once if `add` took it.
     pub fn read_dir(
         &self,
         nodeid: u64,
         offset: u64,
-        plus: bool,
+        listed: Listed,
         mut add: impl FnMut(&DirItem<'_>) -> bool,
     ) -> Result<()> {
         if nodeid & FOREIGN != 0 {
@@ -49,15 +56,21 @@ impl Passthrough {
         let tree = self.commit.order().shared();
         let dir = self.dir(&tree, nodeid)?;
         let _held = tree.reading(self.lock_key(nodeid));
-        let open = object::reopen(dir.as_fd(), OFlags::RDONLY | OFlags::DIRECTORY)?;
-        rustix::fs::seek(&open, SeekFrom::Start(offset))?;
+        let open = object::open_to_list(dir.as_fd())?;
+        if offset > 0 {
+            rustix::fs::seek(&open, SeekFrom::Start(offset))?;
+        }
         let mut buffer = [MaybeUninit::uninit(); DIR_BUFFER_BYTES];
-        let mut raw = RawDir::new(&open, &mut buffer);
+        let buffer_bytes = if listed == Listed::Dots { DOTS_BYTES } else { DIR_BUFFER_BYTES };
+        let mut raw = RawDir::new(&open, &mut buffer[..buffer_bytes]);
         while let Some(item) = raw.next() {
             let item = item?;
             let name = item.file_name().to_bytes();
             let dots = name == b"." || name == b"..";
-            let seen = if plus && !dots {
+            if listed == Listed::Dots && !dots {
+                break;
+            }
+            let seen = if listed == Listed::Attributes && !dots {
                 match object::stat_at(dir.as_fd(), name) {
                     Ok(stat) if self.is_hidden(&stat) => continue,
                     Err(Errno::NOENT) => continue,

@@ -19,7 +19,7 @@ mod xattr;
 
 pub use attr::{SetTime, SetTimes};
 pub use data::{Range, WRITE_BYTES_MAX};
-pub use dir::DirItem;
+pub use dir::{DirItem, Listed};
 pub use lookup::Seen;
 pub use lost::Lost;
 pub use nodes::ROOT;
@@ -31,7 +31,7 @@ use rustix::fs::{Mode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tdfs_host::object;
 use tdfs_wire::op::XattrName;
 use tdfs_wire::{Time, TreePath};
@@ -76,7 +76,7 @@ impl Passthrough {
                 uid: rustix::process::geteuid().as_raw(),
                 gid: rustix::process::getegid().as_raw(),
             },
-            root: Arc::new(Dir { fd: root, setgid: false, default_acl: false }),
+            root: Arc::new(Dir { fd: root, setgid: false, default_acl: OnceLock::new() }),
             commit,
             nodes: Nodes::default(),
             dirs: Cache::new(DIRS_MAX),
@@ -162,9 +162,8 @@ impl Passthrough {
         if self.nodeid(&stat) != nodeid {
             return Err(Errno::STALE);
         }
-        let acl = object::get_xattr(fd.as_fd(), b"system.posix_acl_default");
         let setgid = object::permissions(&stat) & libc::S_ISGID != 0;
-        let dir = Arc::new(Dir { fd, setgid, default_acl: acl.is_ok() });
+        let dir = Arc::new(Dir { fd, setgid, default_acl: OnceLock::new() });
         self.dirs.put(nodeid, dir.clone());
         Ok(dir)
     }

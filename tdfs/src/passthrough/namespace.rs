@@ -79,7 +79,7 @@ impl Passthrough {
         let dir = self.dir(&tree, parent)?;
         let turn = tree.turn(&[self.lock_key(parent)], &[]);
         let path = self.path_of_new(parent, name)?;
-        let acl_bytes = if dir.default_acl { 2 * XATTR_VALUE_BYTES_MAX } else { 0 };
+        let acl_bytes = if dir.has_default_acl() { 2 * XATTR_VALUE_BYTES_MAX } else { 0 };
         let bytes = path.as_bytes().len() + extra_bytes + acl_bytes;
         self.commit.change(&turn, bytes, || {
             let fd = match make(&dir) {
@@ -324,7 +324,7 @@ fn describe(
     fd: BorrowedFd<'_>,
     stat: Statx,
 ) -> Result<(NewObject, Vec<u8>, Statx)> {
-    let [access, default] = if dir.default_acl { inherited_acls(fd)? } else { Default::default() };
+    let [access, default] = if dir.has_default_acl() { inherited_acls(fd)? } else { Default::default() };
     let length = |acl: &Vec<u8>| u32::try_from(acl.len()).unwrap_or(u32::MAX);
     let new = NewObject {
         path,
