@@ -126,12 +126,14 @@ impl Barrier {
         }
     }
 
-    /// Its attributes.
+    /// Its attributes: it can be read by this process's user.
     pub fn attr() -> FileAttr {
+        let uid = rustix::process::geteuid().as_raw();
         FileAttr {
             size: SIZE,
             kind: FileType::RegularFile,
             perm: 0o400,
+            uid,
             nlink: 1,
             ..reply::dots(BARRIER_NODE)
         }

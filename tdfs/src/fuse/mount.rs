@@ -149,8 +149,11 @@ fn unmount_path(path: &Path) -> anyhow::Result<()> {
     if status.success() { Ok(()) } else { bail!("{}: fusermount3 ended with {status}", what()) }
 }
 
-/// Whether /dev/fuse can be used, before anything is changed.
+/// Whether /dev/fuse can be used, before anything is changed. For an ordinary user fusermount3 opens it.
 pub fn check_device() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() && Path::new("/dev/fuse").exists() {
+        return Ok(());
+    }
     match rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         Ok(_) => Ok(()),
         Err(Errno::NOENT) => Err("there is no /dev/fuse: load the kernel module fuse (modprobe fuse)".into()),
