@@ -34,7 +34,7 @@ fn to_owned(arg: &dyn AsRef<OsStr>) -> OsString {
     arg.as_ref().to_owned()
 }
 
-/// Issue 2: "Wrong use gets one clear sentence and exit code 2".
+/// The contract: "Wrong use gets one clear sentence and exit code 2".
 #[track_caller]
 fn assert_one_sentence(ended: &Ended, code: i32) {
     let words = ended.stderr.trim_end();

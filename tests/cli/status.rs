@@ -31,7 +31,7 @@ fn help_names_the_flags() {
     }
 }
 
-/// Issue 2: `wait` gives "2 when tdfs isn't running".
+/// The contract: `wait` gives "2 when tdfs isn't running".
 #[test]
 fn nothing_runs() {
     let tree = TempTree::new().unwrap();
@@ -108,7 +108,7 @@ fn slave_status() {
     cluster.finish();
 }
 
-/// Issue 2: "1 at the timeout (none: waits for ever), naming the slave and its lag".
+/// The contract: "1 at the timeout (none: waits for ever), naming the slave and its lag".
 #[test]
 fn wait_names_who_lags() {
     let mut cluster = Cluster::builder(BINARIES).network(1).later().start();

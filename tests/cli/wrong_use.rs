@@ -1,4 +1,4 @@
-//! Each wrong use that issue 2 names gets exit code 2 and one sentence.
+//! Each wrong use gets exit code 2 and one sentence.
 
 use std::ffi::OsString;
 use std::fs;
@@ -115,7 +115,7 @@ fn a_mount_below_without_the_flag() {
     assert!(ended.stderr.contains("skip-mounts"), "it says what to do: {}", ended.stderr);
 }
 
-/// Issue 2: "state or log output that would lie inside the mount (what to do is part of the sentence)".
+/// The contract: "state or log output that would lie inside the mount (what to do is part of the sentence)".
 #[test]
 fn log_output_inside_dir() {
     let places = Places::new();
@@ -219,7 +219,7 @@ fn a_port_in_use() {
     assert!(ended.stderr.contains(&address), "{}", ended.stderr);
 }
 
-/// Issue 2: "tdfs -m DIR -c SLAVE [-c SLAVE]...": one slave at least.
+/// The contract: "tdfs -m DIR -c SLAVE [-c SLAVE]...": one slave at least.
 #[test]
 fn no_slave_at_all() {
     let places = Places::new();

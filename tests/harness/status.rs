@@ -1,4 +1,4 @@
-//! What `tdfs status --json` says, as types (issue 2 fixes the keys; more may come).
+//! What `tdfs status --json` says, as types (the keys are a contract; more may come).
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -47,7 +47,7 @@ pub struct SlaveStatus {
     pub checking: bool,
 }
 
-/// The names that issue 2 gives to the states of a slave.
+/// The names that are given to the states of a slave.
 pub const STATES: [&str; 8] =
     ["connecting", "handshake", "catchup", "streaming", "resyncing", "stalled", "refused", "away"];
 

@@ -161,7 +161,7 @@ fn open_to_all(dir: &Path) {
     set_mode(dir, 0o777);
 }
 
-/// Issue 2: "Files owned as the caller".
+/// The contract: "Files owned as the caller".
 fn created_as_the_caller(dir: &Path) {
     open_to_all(dir);
     Caller::nobody().run(|| {

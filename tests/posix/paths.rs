@@ -68,7 +68,7 @@ fn open_directory(dir: &Path) -> OwnedFd {
     openat(CWD, dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
 }
 
-/// Issue 2: "paths beyond 4096 bytes reached by relative steps".
+/// The contract: "paths beyond 4096 bytes reached by relative steps".
 fn beyond_path_max(dir: &Path) {
     let mut at = open_directory(dir);
     for level in 0..40 {

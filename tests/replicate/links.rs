@@ -40,7 +40,7 @@ fn cut_links() {
     cluster.finish();
 }
 
-/// Issue 2: "Bad bytes on the wire: a clear error in the log, the connection ends, nothing is applied."
+/// The contract: "Bad bytes on the wire: a clear error in the log, the connection ends, nothing is applied."
 #[test]
 fn damaged_bytes() {
     let words = ["corrupt", "checksum", "damaged", "bad frame", "malformed"];

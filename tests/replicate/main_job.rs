@@ -14,7 +14,7 @@ const FILES: usize = 10_000;
 /// Any one of the jobs; cargo has a whole crate to build on a busy machine.
 const JOB_LIMIT: Duration = Duration::from_secs(600);
 
-/// Issue 2, point 2 of "Shows that it is done".
+/// What TDFS is for, all at once.
 #[test]
 fn main_job() {
     let rounds = if harness::long_form() { 10 } else { 1 };

@@ -74,7 +74,7 @@ fn sigterm_exits_cleanly() {
     cluster.stop();
 }
 
-/// Issue 2: "the master unmounts (lazily where a file is open)", "fds still open get ENOTCONN after that".
+/// The contract: "the master unmounts (lazily where a file is open)", "fds still open get ENOTCONN after that".
 #[test]
 fn sigterm_with_an_open_file() {
     let mut cluster = cluster().network(1).start();
@@ -126,7 +126,7 @@ fn a_second_signal_ends_at_once() {
     cluster.finish();
 }
 
-/// Issue 2: "When the mount is taken away from outside (umount), tdfs ends by itself, cleanly."
+/// The contract: "When the mount is taken away from outside (umount), tdfs ends by itself, cleanly."
 #[test]
 fn umount_from_outside_ends_tdfs() {
     let mut cluster = cluster().network(1).start();
@@ -139,7 +139,7 @@ fn umount_from_outside_ends_tdfs() {
     cluster.finish();
 }
 
-/// Issue 2: "same DIR already served (a lock)".
+/// The contract: "same DIR already served (a lock)".
 #[test]
 fn second_tdfs_on_same_dir_is_refused() {
     let cluster = cluster().network(1).start();

@@ -33,7 +33,7 @@ fn slave_starts_later() {
     cluster.finish();
 }
 
-/// Issue 2: "one that is away gets what it missed from the log when it is back".
+/// The contract: "one that is away gets what it missed from the log when it is back".
 #[test]
 fn away_slave_gets_what_it_missed_from_the_log() {
     let mut cluster = cluster().network(1).start();
@@ -58,7 +58,7 @@ fn away_slave_gets_what_it_missed_from_the_log() {
     cluster.finish();
 }
 
-/// Issue 2: "An embedded slave needs none of it", and its directory is made if missing.
+/// The contract: "An embedded slave needs none of it", and its directory is made if missing.
 #[test]
 fn embedded() {
     let cluster = cluster().embedded().start();

@@ -4,7 +4,7 @@ use harness::ops::{Names, Writers};
 
 use crate::cluster;
 
-/// Issue 2: "A stress test (8 threads, 8 names, 3 directories, 100,000 operations, 20 seeds) must leave an
+/// The contract: "A stress test (8 threads, 8 names, 3 directories, 100,000 operations, 20 seeds) must leave an
 /// equal replica every time".
 #[test]
 fn stress() {
