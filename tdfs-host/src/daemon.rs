@@ -1,6 +1,7 @@
 //! The manners of a daemon: its log on stderr, and how it is told to end.
 
 use rustix::process::{Resource, Rlimit};
+use rustix::thread::CapabilitySet;
 use std::io::{self, IsTerminal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -30,6 +31,17 @@ pub fn prepare_process() {
             tracing::warn!("raise the limit of {name}: {e}");
         }
     }
+}
+
+/// Gives up the right to write beyond quotas: applications reach the disk through this process, and are to get
+/// EDQUOT as without it. To be called before threads are started, after limits were raised.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn respect_quotas() -> io::Result<()> {
+    let mut sets = rustix::thread::capabilities(None)?;
+    sets.effective.remove(CapabilitySet::SYS_RESOURCE);
+    Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
 /// Takes SIGXFSZ over, to do nothing: a file over the limit is an error to report, not the end.

@@ -145,6 +145,13 @@ impl Applied {
         self.file.sync_data()
     }
 
+    /// Notes durably that the replica is in use: after a power cut it must not look closed. To be called before
+    /// the first change; what is in doubt stays so.
+    pub fn mark_open(&mut self) -> io::Result<()> {
+        self.write_slot()?;
+        self.file.sync_data()
+    }
+
     /// Notes that the record after the applied one is in hand, with what was foreseen of it.
     pub fn take_in_hand(&mut self, foreseen: Foreseen) -> io::Result<()> {
         self.slot.applied = self.marks.lock().applied;

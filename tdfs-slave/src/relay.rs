@@ -240,11 +240,9 @@ impl Relay {
         self.shared.work.notify_all();
         self.shared.sync_now.notify_all();
         // A panic in either thread ends the process (panic = abort), so joining can't fail in a daemon.
-        let replay = self.player.lock().take().and_then(|player| player.join().ok());
-        if let Some(syncing) = self.syncing.lock().take() {
-            let _ = syncing.join();
-        }
-        replay
+        // A sync that is going on is not waited for: a busy disk takes its time.
+        drop(self.syncing.lock().take());
+        self.player.lock().take().and_then(|player| player.join().ok())
     }
 }
 

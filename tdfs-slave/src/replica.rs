@@ -19,14 +19,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tdfs_host::cli::WrongUse;
 use tdfs_host::object;
 use tdfs_host::state::StateDir;
 use tdfs_wire::answer::{Answer, Want};
 use tdfs_wire::message::{Begin, Plan, Report, Standing};
 use tdfs_wire::record::Record;
-use tdfs_wire::{Id, Lsn, Op, Position};
+use tdfs_wire::{Id, Lsn, Op, Position, Time};
 use tracing::{info, warn};
 
 /// What was cached of the tree is forgotten so often: somebody may have written there, and that shall show.
@@ -67,7 +67,7 @@ impl Replica {
         let target = Target::open(dir).map_err(|e| unusable(dir, e))?;
         let root = lock_root(&target, dir)?;
         let boot = kept::boot_id()?;
-        let (applied, noted) = Applied::open(&state.path().join("applied"), boot)?;
+        let (mut applied, noted) = Applied::open(&state.path().join("applied"), boot)?;
         let mut kept = Kept::load(&state)?;
         if kept.standing == KeptStanding::Equal {
             let crashed = noted.boot != boot && !noted.closed;
@@ -78,10 +78,11 @@ impl Replica {
                     "its position is lost"
                 };
                 info!("{} is compared with its master as a whole: {why}", dir.display());
-                kept.standing = KeptStanding::Resyncing;
+                (kept.standing, kept.began) = (KeptStanding::Resyncing, None);
                 kept.store(&state)?;
             }
         }
+        applied.mark_open()?;
         let lacks = Lacks::probe(target.root());
         if !lacks.words().is_empty() {
             info!("{} can't carry: {}", dir.display(), lacks.words().join(", "));
@@ -112,9 +113,10 @@ impl Replica {
         if self.kept.standing == KeptStanding::Resyncing {
             return Ok(());
         }
-        let before = std::mem::replace(&mut self.kept.standing, KeptStanding::Resyncing);
+        let before = self.kept.clone();
+        (self.kept.standing, self.kept.began) = (KeptStanding::Resyncing, Some(resync_clock()));
         self.kept.store(&self.state).map_err(|e| {
-            self.kept.standing = before;
+            self.kept = before;
             Stall { why: e.to_string() }
         })
     }
@@ -241,6 +243,12 @@ impl Replica {
         let before = self.kept.clone();
         self.kept.filesystem = Some(filesystem);
         self.kept.standing = KeptStanding::Resyncing;
+        self.kept.began = match before.standing {
+            // In a later epoch after a crash content can differ at equal size and mtime.
+            KeptStanding::Equal if self.applied.position().epoch != begin.epoch => None,
+            KeptStanding::Equal | KeptStanding::New => Some(resync_clock()),
+            KeptStanding::Resyncing => before.began,
+        };
         if let Err(e) = self.kept.store(&self.state) {
             self.kept = before;
             return Err(e.to_string());
@@ -248,7 +256,13 @@ impl Replica {
         self.applied.reset(there).map_err(|e| format!("note the position: {e}"))?;
         self.doubt = None;
         self.target.drop_all();
-        self.resync = Some(Resync::whole());
+        let mut resync = Resync::whole();
+        // What replay or an earlier resync wrote has the master's mtime, whatever is missing in its content.
+        match self.kept.began {
+            Some(sec) => resync.distrust_since(Time { sec, nsec: 0 }),
+            None => resync.distrust_all(),
+        }
+        self.resync = Some(resync);
         info!("{} is made equal to its master's tree, from record {} on", self.dir.display(), begin.after);
         Ok(())
     }
@@ -418,6 +432,12 @@ fn lock_root(target: &Target, dir: &Path) -> Result<OwnedFd, WrongUse> {
 
 fn unusable(dir: &Path, why: io::Error) -> WrongUse {
     WrongUse(format!("{} can't be used as a replica: {why}", dir.display()))
+}
+
+/// The present by the clock of ctimes, in seconds, a little early: file systems' clocks run by ticks.
+fn resync_clock() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX) - 2
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub struct Serve {
     /// The directory that is distributed.
     #[arg(short = 'm', long = "master", value_name = "DIR")]
     pub directory: PathBuf,
-    /// A slave: HOST, HOST:PORT, [V6]:PORT, or a path of this machine (beginning with / ./ ../); repeatable.
+    /// A slave: HOST, HOST:PORT, `[V6]:PORT`, or a path of this machine (beginning with / ./ ../); repeatable.
     #[arg(short = 'c', long = "connect", value_name = "SLAVE", required = true)]
     pub slaves: Vec<String>,
     /// Compression on the wire: 0 none, 1 LZF.

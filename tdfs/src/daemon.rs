@@ -34,8 +34,8 @@ use tokio::sync::oneshot;
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How long the write-back of mapped pages may take, for `tdfs wait` and at the end.
 const WRITE_BACK_MAX: Duration = Duration::from_secs(60);
-/// How long the FUSE session may take to end after the unmount, if no file is open.
-const SESSION_END_MAX: Duration = Duration::from_millis(500);
+/// How long `tdfs wait` waits for names of objects that were changed without a known one.
+const FIND_LOST_MAX: Duration = Duration::from_secs(3600);
 /// How often tree and log are synced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -73,11 +73,26 @@ fn run(serve: &Serve) -> anyhow::Result<()> {
     init_log();
     log_of_fuser();
     prepare_process();
+    if let Err(e) = tdfs_host::daemon::respect_quotas() {
+        tracing::debug!("give up CAP_SYS_RESOURCE: {e}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(Daemon::serve(serve, slaves, &places, root, lock));
     // What still runs is a connection that did not end in time.
     runtime.shutdown_background();
     served
+}
+
+/// Who can reach below a mount in place; said in a warning, and in status.
+fn below_mount(places: &Places) -> Vec<String> {
+    if places.mountpoint != places.directory {
+        return Vec::new();
+    }
+    let below = crate::below::find(&places.directory);
+    if !below.is_empty() {
+        tracing::warn!("what these write below the mount is not seen: {}", below.join("; "));
+    }
+    below
 }
 
 /// fuser's warnings go to our log, but for "can't send the reply": then the process that asked was killed, or
@@ -165,6 +180,8 @@ struct Daemon {
     mount: Mount,
     barrier: Arc<Barrier>,
     ship: Ship,
+    /// Who can reach below the mount.
+    below: Vec<String>,
     /// The directory, open for syncfs; its flock keeps other tdfs off.
     directory: OwnedFd,
 }
@@ -191,6 +208,11 @@ impl Daemon {
                 "--insecure: the tree goes over the network in plain TCP, to whoever answers there"
             );
         }
+        let barrier = Arc::new(Barrier::new(session::workers(), random_id()?));
+        let below = below_mount(places);
+        let trees = (places.directory.as_path(), places.mountpoint.as_path());
+        let (mount, session_ended) = session::start(trees, &passthrough, &barrier)?;
+        // Only now: what a slave is answered before the mount is there could be changed behind our back.
         let ship = Ship::start(ship::Config {
             log: Arc::clone(identity.log()),
             filesystem: identity.filesystem(),
@@ -203,12 +225,19 @@ impl Daemon {
             answerer: Arc::new(Answers::new(Arc::clone(&passthrough), codec)),
             connect_embedded: embedded.connector(),
         })?;
-        let barrier = Arc::new(Barrier::new(session::workers(), random_id()?));
-        let trees = (places.directory.as_path(), places.mountpoint.as_path());
-        let (mount, session_ended) = session::start(trees, &passthrough, &barrier)?;
         let places = places.clone();
-        let daemon =
-            Arc::new(Daemon { places, codec, state, identity, passthrough, mount, barrier, ship, directory });
+        let daemon = Arc::new(Daemon {
+            places,
+            codec,
+            state,
+            identity,
+            passthrough,
+            mount,
+            barrier,
+            ship,
+            below,
+            directory,
+        });
         daemon.run(control, signals, session_ended).await;
         daemon.stop(embedded).await
     }
@@ -222,10 +251,8 @@ impl Daemon {
     ) {
         let answering = tokio::spawn(self.clone().answer_commands(control));
         let syncing = tokio::spawn(self.clone().sync_often());
-        let finder = {
-            let passthrough = Arc::clone(&self.passthrough);
-            std::thread::Builder::new().name("find-lost".into()).spawn(move || passthrough.find_lost())
-        };
+        let passthrough = Arc::clone(&self.passthrough);
+        tokio::task::spawn_blocking(move || passthrough.find_lost());
         let places = &self.places;
         tracing::info!(
             "{} is mirrored, mounted on {}",
@@ -241,11 +268,6 @@ impl Daemon {
         }
         answering.abort();
         syncing.abort();
-        self.passthrough.lost().close();
-        if let Ok(finder) = finder {
-            // A panic ends the process, so joining can't fail.
-            let _ = tokio::task::spawn_blocking(move || finder.join()).await;
-        }
     }
 
     /// Takes the mount away so that nothing is lost that an application has stored.
@@ -264,13 +286,7 @@ impl Daemon {
     }
 
     async fn stop(self: Arc<Self>, embedded: Embedded) -> anyhow::Result<()> {
-        let passthrough = Arc::clone(&self.passthrough);
-        // From here nothing changes any more: files that are still open get ENOTCONN when the process ends.
-        let closed =
-            tokio::task::spawn_blocking(move || std::mem::forget(passthrough.commit().order().exclusive()));
-        if tokio::time::timeout(SESSION_END_MAX + DRAIN_MAX, closed).await.is_err() {
-            tracing::warn!("an operation on the backing tree did not end; the next start will look at it");
-        }
+        let proven = self.close().await;
         if !self.ship.drain(DRAIN_MAX).await {
             tracing::info!("slaves lack records; they get them when tdfs runs again");
         }
@@ -279,11 +295,33 @@ impl Daemon {
         let this = Arc::clone(&self);
         let synced = tokio::task::spawn_blocking(move || {
             rustix::fs::syncfs(&this.directory).context("sync the directory")?;
-            this.identity.mark_clean(&this.state)
+            this.identity.mark_ended(&this.state, proven)
         });
         synced.await.context("mark the state clean")??;
         tracing::info!("ended");
         Ok(())
+    }
+
+    /// Lets nothing change any more, nor be answered to slaves: others can change the directory now. Files that
+    /// are still open get ENOTCONN when the process ends. True if every change is surely in the log.
+    async fn close(self: &Arc<Self>) -> bool {
+        let this = Arc::clone(self);
+        let closed = tokio::task::spawn_blocking(move || {
+            let found = this.passthrough.lost().wait_until_found(DRAIN_MAX);
+            this.passthrough.lost().close();
+            std::mem::forget(this.passthrough.commit().order().exclusive());
+            found
+        });
+        match tokio::time::timeout(2 * DRAIN_MAX, closed).await {
+            Ok(Ok(true)) => true,
+            _ => {
+                tracing::warn!(
+                    "a change of the backing tree could not be recorded in time: slaves are made equal by a \
+                     resync when tdfs runs again"
+                );
+                false
+            }
+        }
     }
 
     /// Has the kernel write out all dirty pages of mapped files, and waits until they are recorded.
@@ -305,18 +343,20 @@ impl Daemon {
     }
 
     fn answer(&self, request: &Request) -> Answer {
-        if *request == Request::Sync
-            && let Err(e) = self.write_back()
-        {
-            return Answer::Error(format!("write mapped pages out: {e}"));
+        if *request == Request::Sync {
+            if let Err(e) = self.write_back() {
+                return Answer::Error(format!("write mapped pages out: {e}"));
+            }
+            // Their checks are records, too, which the caller wants to see applied.
+            self.passthrough.lost().wait_until_found(FIND_LOST_MAX);
         }
         serde_json::to_value(self.status()).map_or_else(|e| Answer::Error(e.to_string()), Answer::Ok)
     }
 
     fn status(&self) -> Status {
         let log = self.identity.log();
+        let lost = self.passthrough.lost().is_pending(); // before the head: when it is over, its record is in
         let head = log.head().get();
-        let lost = self.passthrough.lost().is_pending();
         let mut slaves = self.ship.status();
         slaves.iter_mut().for_each(|slave| slave.checking |= lost);
         Status {
@@ -328,6 +368,7 @@ impl Daemon {
             codec: if self.codec == Codec::Lzf { "lzf" } else { "none" }.into(),
             epoch: log.epoch().number,
             head,
+            below_mount: self.below.clone(),
             slaves,
         }
     }

@@ -63,7 +63,7 @@ impl Identity {
             },
             (Some(_), false) => {
                 tracing::warn!(
-                    "the machine went down while tdfs ran: a new epoch begins, slaves are made equal by resync"
+                    "it is not sure that the log has every change: a new epoch begins, slaves are made equal by resync"
                 );
                 None
             }
@@ -97,10 +97,12 @@ impl Identity {
         &self.log
     }
 
-    /// Notes durably that nothing is missing in the log and on the disk.
-    pub fn mark_clean(&self, state: &StateDir) -> anyhow::Result<()> {
+    /// Notes durably that tdfs ended by itself; if `proven`, with every change in the log and on the disk. If
+    /// not, the next start begins a new epoch.
+    pub fn mark_ended(&self, state: &StateDir, proven: bool) -> anyhow::Result<()> {
         self.log.sync().context("sync the log")?;
-        state.write(FILE, &Stored { clean: true, ..self.stored.clone() })?;
+        let boot = if proven { self.stored.boot.clone() } else { String::new() };
+        state.write(FILE, &Stored { clean: proven, boot, ..self.stored.clone() })?;
         Ok(())
     }
 }

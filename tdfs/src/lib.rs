@@ -5,6 +5,7 @@
 //! `passthrough` never meet but in the log.
 
 pub mod args;
+mod below;
 mod checks;
 mod commands;
 pub mod commit;

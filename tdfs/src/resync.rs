@@ -13,12 +13,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use tdfs_host::object;
 use tdfs_wire::answer::{Answer, BLOCK_BYTES, BLOCKS_MAX, Found, Stretch, Want, Wanted};
-use tdfs_wire::frame::{Codec, Frame};
+use tdfs_wire::frame::{Codec, FRAME_BYTES_MAX, Frame};
 use tdfs_wire::object::{Child, Meta};
 use tdfs_wire::{Lsn, Name, TreePath};
 
 /// Children that one part of a listing holds are cut at about this many encoded bytes.
 const LISTING_PART_BYTES: usize = 256 * 1024;
+
+/// What an answer's head takes beside paths and xattrs, with a path of full length.
+const HEAD_BYTES: usize = 24 * 1024;
 
 /// Answers wants about the tree that `passthrough` serves.
 pub struct Answers {
@@ -150,7 +153,10 @@ impl Answers {
         if !same_device(&stat, &dir.stat) {
             return Ok(None);
         }
-        let meta = object::meta(fd.as_fd(), &stat)?;
+        let mut meta = object::meta(fd.as_fd(), &stat)?;
+        if xattr_bytes(&meta) > LISTING_PART_BYTES {
+            meta.xattrs.clear(); // only a hint: the difference makes a want
+        }
         Ok(Some(Child { name, ino: stat.stx_ino, links: stat.stx_nlink.into(), meta }))
     }
 
@@ -161,7 +167,7 @@ impl Answers {
         let mut stretches = Vec::new();
         if object::file_type(&found.stat) == libc::S_IFREG && offset < meta.size {
             let file = open_content(found.fd.as_fd())?;
-            let end = meta.size.min(offset + BLOCKS_MAX as u64 * BLOCK_BYTES);
+            let end = meta.size.min(offset + blocks_beside(&meta)? * BLOCK_BYTES);
             let mut at = offset;
             for number in 0.. {
                 if at >= end {
@@ -177,15 +183,8 @@ impl Answers {
 }
 
 impl Answerer for Answers {
-    fn answer(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>)) {
-        // What can't be read now (EIO, no fds left) is tried again: a want without an answer would leave
-        // the slave waiting for ever.
-        let mut pause = std::time::Duration::from_millis(50);
-        while let Err(e) = self.try_answer(want, place) {
-            tracing::error!("read {} for a slave: {e}; trying again", want.path);
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(std::time::Duration::from_secs(5));
-        }
+    fn answer(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>)) -> std::result::Result<(), String> {
+        self.try_answer(want, place).map_err(|e| format!("{} can't be read: {e}", want.path))
     }
 }
 
@@ -282,7 +281,15 @@ fn encoded_bytes(child: &Child) -> usize {
         tdfs_wire::object::Kind::Symlink(target) => target.len(),
         _ => 0,
     };
-    let xattrs: usize =
-        child.meta.xattrs.iter().map(|xattr| xattr.name.as_bytes().len() + xattr.value.len() + 16).sum();
-    child.name.as_bytes().len() + target + xattrs + 100
+    child.name.as_bytes().len() + target + xattr_bytes(&child.meta) + 100
+}
+
+/// How many blocks fit into an answer beside the object's meta. E2BIG where not even one does.
+fn blocks_beside(meta: &Meta) -> Result<u64> {
+    let room = FRAME_BYTES_MAX.saturating_sub(HEAD_BYTES + xattr_bytes(meta)) as u64 / BLOCK_BYTES;
+    if room == 0 { Err(Errno::TOOBIG) } else { Ok(room.min(BLOCKS_MAX as u64)) }
+}
+
+fn xattr_bytes(meta: &Meta) -> usize {
+    meta.xattrs.iter().map(|xattr| xattr.name.as_bytes().len() + xattr.value.len() + 16).sum()
 }

@@ -24,6 +24,8 @@ pub struct Status {
     pub epoch: u64,
     /// Newest record of the log.
     pub head: u64,
+    /// Who could reach below the mount when it was made; what they write there is not seen.
+    pub below_mount: Vec<String>,
     /// All slaves.
     pub slaves: Vec<SlaveStatus>,
 }
@@ -33,6 +35,9 @@ impl fmt::Display for Status {
         writeln!(f, "directory   {}", self.directory.display())?;
         writeln!(f, "mountpoint  {}", self.mountpoint.display())?;
         writeln!(f, "position    record {} of epoch {}", self.head, self.epoch)?;
+        for who in &self.below_mount {
+            writeln!(f, "below the mount: {who}")?;
+        }
         let mut rows = vec![HEADS.map(String::from)];
         rows.extend(self.slaves.iter().map(row));
         writeln!(f)?;

@@ -84,8 +84,13 @@ fn xattr() -> Vec<(&'static str, XattrOp, &'static [u8])> {
     let acl = xattr_name("system.posix_acl_access");
     vec![
         ("op/set", XattrOp::Set { path: file.clone(), name: name.clone(), mode: None }, b"text/plain"),
-        ("op/set-acl", XattrOp::Set { path: file.clone(), name: acl, mode: Some(0o640) }, b"\x02\0\0\0"),
-        ("op/remove", XattrOp::Remove { path: file, name }, b""),
+        (
+            "op/set-acl",
+            XattrOp::Set { path: file.clone(), name: acl.clone(), mode: Some(0o640) },
+            b"\x02\0\0\0",
+        ),
+        ("op/remove", XattrOp::Remove { path: file.clone(), name, mode: None }, b""),
+        ("op/remove-acl", XattrOp::Remove { path: file, name: acl, mode: Some(0o640) }, b""),
     ]
 }
 

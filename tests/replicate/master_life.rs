@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::{BINARIES, SOON, cluster, resyncs, writers};
 
-/// Issue 2, point 6: "then the master likewise: equal, and `resyncs` in status unchanged".
+/// The contract: "then the master likewise: equal, and `resyncs` in status unchanged".
 #[test]
 fn master_restart() {
     let mut cluster = cluster().network(2).start();
@@ -37,7 +37,7 @@ fn master_restart() {
     cluster.finish();
 }
 
-/// Issue 2, point 6, as it stands there: with writers running on the mount while the slave is away.
+/// As in the contract: with writers running on the mount while the slave is away.
 #[test]
 fn slave_and_master_restart_under_load() {
     let mut cluster = cluster().network(1).start();

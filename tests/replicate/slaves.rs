@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use harness::require;
 use rustix::process::Signal;
 
 use crate::{SOON, cluster, resyncs, writers};
@@ -171,5 +172,30 @@ fn slave_ends_within_a_second() {
     cluster.slaves[0].process().stop_within(Duration::from_secs(3));
     cluster.start_slave(0);
     writers.stop();
+    cluster.finish();
+}
+
+/// An ACL that goes, or that says no more than the mode, is a record like any other and no reason to compare.
+#[test]
+fn an_acl_that_goes_is_no_resync() {
+    if !require("an_acl_that_goes_is_no_resync", "setfacl", "acl") {
+        return;
+    }
+    let cluster = cluster().network(1).on_disk().start();
+    let directory = cluster.mount().join("directory");
+    fs::create_dir(&directory).unwrap();
+    let setfacl = |words: &[&str]| {
+        let done = std::process::Command::new("setfacl").args(words).arg(&directory).status().unwrap();
+        assert!(done.success(), "setfacl {words:?}");
+    };
+    cluster.wait();
+    let before = (resyncs(&cluster), cluster.slave_status(0).divergences);
+    setfacl(&["-m", "u:1:rwx,g:2:r,d:u:3:rx"]);
+    fs::write(directory.join("inherits"), b"").unwrap();
+    setfacl(&["-k"]);
+    setfacl(&["-b"]);
+    setfacl(&["-m", "u::rwx,g::rx,o::x"]);
+    cluster.wait();
+    assert_eq!((resyncs(&cluster), cluster.slave_status(0).divergences), before);
     cluster.finish();
 }

@@ -48,6 +48,23 @@ fn at_most_the_record_in_hand_is_in_doubt_after_a_kill() {
 }
 
 #[test]
+fn an_opened_file_does_not_look_closed_after_a_power_cut() {
+    let (_dir, path) = file();
+    let (mut applied, _) = Applied::open(&path, BOOT).unwrap();
+    applied.reset(at(3)).unwrap();
+    applied.take_in_hand([5, 6]).unwrap();
+    applied.done();
+    applied.for_sync().advance(applied.position()).unwrap();
+    applied.close().unwrap();
+    let (mut applied, noted) = Applied::open(&path, BOOT).unwrap();
+    assert!(noted.closed);
+    applied.mark_open().unwrap();
+    let noted = Applied::open(&path, BOOT).unwrap().1;
+    assert!(!noted.closed);
+    assert_eq!(noted.applied, Lsn::new(4));
+}
+
+#[test]
 fn a_torn_slot_leaves_the_one_before() {
     let (_dir, path) = file();
     let (mut applied, _) = Applied::open(&path, BOOT).unwrap();

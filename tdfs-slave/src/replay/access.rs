@@ -39,7 +39,7 @@ pub(super) fn objects_to_open(op: &Op) -> Vec<TreePath> {
         Op::Attr(AttrOp::Mode { path, .. } | AttrOp::Owner { path, .. } | AttrOp::Times { path, .. }) => {
             vec![super::parent_of(path)]
         }
-        Op::Xattr(XattrOp::Set { path, name, .. } | XattrOp::Remove { path, name }) if name.is_acl() => {
+        Op::Xattr(XattrOp::Set { path, name, .. } | XattrOp::Remove { path, name, .. }) if name.is_acl() => {
             vec![super::parent_of(path)]
         }
         Op::Namespace(NamespaceOp::Rename { from, to, .. }) => {

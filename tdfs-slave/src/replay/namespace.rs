@@ -189,6 +189,7 @@ impl InHand<'_> {
         self.target.drop_at_or_below(from);
         self.target.drop_at_or_below(to);
         if !self.renamed_before(paths, mode)? {
+            self.check_two_objects(paths, mode)?;
             rename_at((from_parent.as_fd(), from_name), (to_parent.as_fd(), to_name), mode).map_err(at(
                 Step::Names,
                 "rename",
@@ -197,6 +198,15 @@ impl InHand<'_> {
         }
         self.touch(&from_parent, from, mtimes[0])?;
         self.touch(&to_parent, to, mtimes[1])
+    }
+
+    /// rename(2) between two names of one object does nothing and says so to nobody; on the master they were two.
+    fn check_two_objects(&mut self, [from, to]: [&TreePath; 2], mode: RenameMode) -> Result<(), Failure> {
+        let [from_inode, to_inode] = [from, to].map(|path| inode_at(self.target, path).unwrap_or(0));
+        if mode == RenameMode::Replace && from_inode != 0 && from_inode == to_inode {
+            return Err(Failure::diverged("rename over another name of the same object", to, Errno::EXIST));
+        }
+        Ok(())
     }
 
     /// In a redo: true if the inodes stand as they do after the rename.

@@ -169,7 +169,7 @@ fn set(path: &str, name: &str) -> Op {
 }
 
 fn remove(path: &str, name: &str) -> Op {
-    Op::Xattr(XattrOp::Remove { path: p(path), name: XattrName::new(name.as_bytes()).unwrap() })
+    Op::Xattr(XattrOp::Remove { path: p(path), name: XattrName::new(name.as_bytes()).unwrap(), mode: None })
 }
 
 /// user::rw- user:7:rw- group::r-- mask::rw- other::r-- in the kernel's form.

@@ -29,14 +29,17 @@ impl InHand<'_> {
                 set_xattr(lacks, fd.as_fd(), path, (name.as_bytes(), bulk))?;
                 mode.map_or(Ok(()), |mode| set_mode_of(lacks, fd.as_fd(), path, mode))
             }
-            XattrOp::Remove { name, .. } => match object::remove_xattr(fd.as_fd(), name.as_bytes()) {
-                // Gone is what the record wants; it may never have been carried.
-                Ok(()) | Err(Errno::NODATA) => Ok(()),
-                Err(errno) => {
-                    let failure = at(Step::Xattr, "remove an xattr of", path)(errno);
-                    lacks.forgive(Lack::of_xattr(name.as_bytes()), failure)
+            XattrOp::Remove { name, mode, .. } => {
+                match object::remove_xattr(fd.as_fd(), name.as_bytes()) {
+                    // Gone is what the record wants; it may never have been carried.
+                    Ok(()) | Err(Errno::NODATA) => {}
+                    Err(errno) => {
+                        let failure = at(Step::Xattr, "remove an xattr of", path)(errno);
+                        lacks.forgive(Lack::of_xattr(name.as_bytes()), failure)?;
+                    }
                 }
-            },
+                mode.map_or(Ok(()), |mode| set_mode_of(lacks, fd.as_fd(), path, mode))
+            }
         }
     }
 }

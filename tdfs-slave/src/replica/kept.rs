@@ -32,6 +32,9 @@ pub(super) struct Kept {
     pub(super) standing: KeptStanding,
     /// How often it contradicted a record.
     pub(super) divergences: u64,
+    /// While it stands at Resyncing: when that began, in seconds since 1970 by the clock of its ctimes. None: its
+    /// content is under suspicion as a whole.
+    pub(super) began: Option<i64>,
 }
 
 /// Its form in JSON: ids as people read them.
@@ -41,6 +44,7 @@ struct Form {
     replica: String,
     standing: KeptStanding,
     divergences: u64,
+    began: Option<i64>,
 }
 
 impl Kept {
@@ -48,7 +52,7 @@ impl Kept {
     pub(super) fn load(state: &StateDir) -> anyhow::Result<Kept> {
         let Some(form) = state.read::<Form>(FILE)? else {
             let (replica, standing) = (random_id()?, KeptStanding::New);
-            let kept = Kept { filesystem: None, replica, standing, divergences: 0 };
+            let kept = Kept { filesystem: None, replica, standing, divergences: 0, began: None };
             kept.store(state)?;
             return Ok(kept);
         };
@@ -62,6 +66,7 @@ impl Kept {
             replica: id(&form.replica)?,
             standing: form.standing,
             divergences: form.divergences,
+            began: form.began,
         })
     }
 
@@ -72,6 +77,7 @@ impl Kept {
             replica: self.replica.to_string(),
             standing: self.standing,
             divergences: self.divergences,
+            began: self.began,
         };
         state.write(FILE, &form)
     }

@@ -30,6 +30,19 @@ impl Log {
         Ok(())
     }
 
+    /// Removes all there is, so that the next start can't take it for the whole history: for a change that
+    /// happened and can't be recorded. What can't be removed is left; nobody may append any more.
+    pub fn abandon(&self) {
+        let _retaining = self.retaining.lock();
+        let names: Vec<_> =
+            self.shared.segments.read().iter().rev().map(|segment| segment.name.clone()).collect();
+        for name in names {
+            if let Err(e) = self.shared.storage.remove(&name) {
+                tracing::error!("remove segment {name} of an abandoned log: {e}");
+            }
+        }
+    }
+
     /// The lowest floor for [`Log::retain`] that leaves at most `bytes_max` bytes; `oldest - 1` if no more than
     /// that is held. A slave that has not got all records up to it can't be served from a log of that
     /// size. The active segment always stays, so the result can leave more.

@@ -78,6 +78,8 @@ pub enum XattrOp {
         path: TreePath,
         /// Which xattr.
         name: XattrName,
+        /// 07777 bits afterwards, where the name is an ACL.
+        mode: Option<u32>,
     },
 }
 

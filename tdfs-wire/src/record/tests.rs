@@ -57,7 +57,7 @@ fn ops() -> Vec<(Op, Vec<u8>)> {
     let xattr = [
         XattrOp::Set { path: from.clone(), name: name.clone(), mode: None },
         XattrOp::Set { path: from.clone(), name: name.clone(), mode: Some(0o640) },
-        XattrOp::Remove { path: from.clone(), name },
+        XattrOp::Remove { path: from.clone(), name, mode: None },
     ];
     let checks = [vec![], vec![from, to]].map(|paths| Op::Check { paths });
     let mut all: Vec<Op> = namespace.into_iter().chain(renames).map(Op::Namespace).collect();

@@ -74,7 +74,7 @@ impl Commit {
     ///
     /// # Panics
     /// When a record for which room was made sure of can't be appended: the tree has changed and the
-    /// history would not know. The daemon stops; the next start recovers.
+    /// history would not know. The log is abandoned and the daemon stops; the next start begins a new epoch.
     pub fn change<'a, T>(
         &self,
         _turn: &Turn<'_>,
@@ -90,6 +90,7 @@ impl Commit {
             let mut draft = Draft::new(&change.op, &change.bulk)
                 .unwrap_or_else(|e| panic!("limits were checked before the change, but: {e}"));
             if let Err(e) = self.log.append(reserved, &mut draft, now_ns()) {
+                self.log.abandon(); // it lacks a change that has happened
                 panic!("append {:?} after room was reserved for it: {e}", change.op);
             }
         }

@@ -6,6 +6,7 @@
 //! MKNOD. The kernel caches names, attributes and content for very long, as nobody else changes the tree.
 
 pub mod barrier;
+mod freshen;
 mod habits;
 pub mod mount;
 mod offload;
@@ -14,6 +15,7 @@ pub mod session;
 
 use crate::passthrough::{Caller, DirItem, Listed, Passthrough, Range, SetTime, SetTimes};
 use barrier::{BARRIER_NODE, Barrier};
+use freshen::Freshen;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo,
     InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
@@ -54,7 +56,7 @@ const BACKGROUND_MAX: u16 = 64;
 /// The adapter between fuser and `passthrough`.
 pub struct Adapter {
     passthrough: Arc<Passthrough>,
-    notifier: Arc<OnceLock<fuser::Notifier>>,
+    freshen: Freshen,
     barrier: Arc<Barrier>,
     habits: Habits,
     offload: Offload,
@@ -67,17 +69,17 @@ impl Adapter {
         notifier: Arc<OnceLock<fuser::Notifier>>,
         barrier: Arc<Barrier>,
     ) -> io::Result<Adapter> {
-        Ok(Adapter { passthrough, notifier, barrier, habits: Habits::default(), offload: Offload::start()? })
+        let freshen = Freshen::start(notifier)?;
+        Ok(Adapter { passthrough, freshen, barrier, habits: Habits::default(), offload: Offload::start()? })
     }
 
-    /// Makes the kernel ask for the attributes of a file again: its mode changed beside a write.
-    fn forget_attributes(&self, ino: INodeNo) {
-        if let Some(notifier) = self.notifier.get()
-            && let Err(e) = notifier.inval_inode(ino, -1, 0)
-            && e.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!("tell the kernel of a changed mode: {e}");
+    /// Clears setuid, setgid and capabilities for a caller who may not keep them. The kernel is told before it
+    /// gets its answer: it would go on with the old mode.
+    fn kill_privileges(&self, ino: INodeNo, kill: bool) -> rustix::io::Result<()> {
+        if kill && self.passthrough.kill_privileges(ino.0)? {
+            self.freshen.now(ino.0);
         }
+        Ok(())
     }
 
     fn set_attributes(&self, ino: u64, caller: Caller, set: &SetAttr) -> rustix::io::Result<()> {
@@ -226,6 +228,7 @@ impl Filesystem for Adapter {
     ) {
         let spot = (parent.0, name.as_bytes());
         let made = self.passthrough.mknod(spot, mode, umask, reply::decode_device(rdev), caller(request));
+        self.freshen.later(parent.0);
         answer!("mknod", reply, made, seen => reply.entry(&TTL, &reply::attr(&seen), reply::generation(&seen.stat)));
     }
 
@@ -239,20 +242,24 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let made = self.passthrough.mkdir((parent.0, name.as_bytes()), mode, umask, caller(request));
+        self.freshen.later(parent.0);
         answer!("mkdir", reply, made, seen => reply.entry(&TTL, &reply::attr(&seen), reply::generation(&seen.stat)));
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.freshen.later(parent.0);
         answer!("unlink", reply, self.passthrough.unlink((parent.0, name.as_bytes())), _done => reply.ok());
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.freshen.later(parent.0);
         answer!("rmdir", reply, self.passthrough.rmdir((parent.0, name.as_bytes())), _done => reply.ok());
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let target = target.as_os_str().as_bytes();
         let made = self.passthrough.symlink((parent.0, name.as_bytes()), target, caller(request));
+        self.freshen.later(parent.0);
         answer!("symlink", reply, made, seen => reply.entry(&TTL, &reply::attr(&seen), reply::generation(&seen.stat)));
     }
 
@@ -267,11 +274,14 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
+        self.freshen.later(parent.0);
+        self.freshen.later(newparent.0);
         answer!("rename", reply, self.passthrough.rename(from, to, flags.bits()), _done => reply.ok());
     }
 
     fn link(&self, _request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
         let linked = self.passthrough.link(ino.0, (newparent.0, newname.as_bytes()));
+        self.freshen.later(newparent.0);
         answer!("link", reply, linked, seen => reply.entry(&TTL, &reply::attr(&seen), reply::generation(&seen.stat)));
     }
 
@@ -345,9 +355,11 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let killed = if kill { self.passthrough.kill_privileges(ino.0) } else { Ok(false) };
-        let forget = killed.is_ok_and(|killed| killed);
-        let written = killed.and_then(|_| self.passthrough.write(ino.0, offset, data));
+        let killed = self.kill_privileges(ino, kill);
+        let written = killed.and_then(|()| self.passthrough.write(ino.0, offset, data));
+        if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            self.freshen.later(ino.0);
+        }
         let count = match written {
             Ok(count) => u32::try_from(count).unwrap_or(u32::MAX),
             Err(e) => return reply.error(reply::errno("write", e)),
@@ -361,9 +373,6 @@ impl Filesystem for Adapter {
             });
         } else {
             reply.written(count);
-        }
-        if forget {
-            self.forget_attributes(ino);
         }
     }
 
@@ -453,6 +462,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let set = self.passthrough.set_xattr(ino.0, name.as_bytes(), value, flags.cast_unsigned());
+        self.freshen.later(ino.0); // an ACL changes the mode
         answer!("setxattr", reply, set, _done => reply.ok());
     }
 
@@ -468,6 +478,7 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let removed = self.passthrough.remove_xattr(ino.0, name.as_bytes());
+        self.freshen.later(ino.0);
         answer!("removexattr", reply, removed, _done => reply.ok());
     }
 
@@ -481,10 +492,9 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let kill = Passthrough::lacks_fsetid(caller(request));
-        let killed = if kill { self.passthrough.kill_privileges(ino.0) } else { Ok(false) };
+        let killed = self.kill_privileges(ino, Passthrough::lacks_fsetid(caller(request)));
         let range = Range { offset, len };
-        let done = killed.and_then(|_| self.passthrough.allocate(ino.0, range, mode.cast_unsigned()));
+        let done = killed.and_then(|()| self.passthrough.allocate(ino.0, range, mode.cast_unsigned()));
         answer!("fallocate", reply, done, _done => reply.ok());
     }
 
@@ -516,10 +526,9 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let kill = Passthrough::lacks_fsetid(caller(request));
-        let killed = if kill { self.passthrough.kill_privileges(ino_out.0) } else { Ok(false) };
+        let killed = self.kill_privileges(ino_out, Passthrough::lacks_fsetid(caller(request)));
         let copied =
-            killed.and_then(|_| self.passthrough.copy(ino_in.0, offset_in, ino_out.0, offset_out, len));
+            killed.and_then(|()| self.passthrough.copy(ino_in.0, offset_in, ino_out.0, offset_out, len));
         answer!("copy_file_range", reply, copied, count => reply.written(u32::try_from(count).unwrap_or(u32::MAX)));
     }
 

@@ -4,7 +4,7 @@
 //! fuser's own mounting is not used: its unmount can take away a file system of the user (FACTS.md 1.1).
 
 use anyhow::{Context, bail};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{
@@ -29,6 +29,8 @@ const MAX_READ: u32 = 1 << 20;
 pub struct MountInfo {
     /// major:minor of the file system.
     pub device: String,
+    /// What of the file system it shows.
+    pub root: PathBuf,
     /// Where it is mounted.
     pub mountpoint: PathBuf,
     /// Its type.
@@ -46,6 +48,7 @@ fn parse_mount(line: &[u8]) -> Option<MountInfo> {
     let dash = fields.iter().position(|field| *field == b"-")?;
     Some(MountInfo {
         device: String::from_utf8_lossy(fields.get(2)?).into_owned(),
+        root: PathBuf::from(OsString::from_vec(unescape(fields.get(3)?))),
         mountpoint: PathBuf::from(OsString::from_vec(unescape(fields.get(4)?))),
         fstype: String::from_utf8_lossy(fields.get(dash + 1)?).into_owned(),
     })
@@ -177,9 +180,23 @@ fn mount_as_root(source: &Path, mountpoint: &Path) -> anyhow::Result<OwnedFd> {
     let mut named = b"tdfs:".to_vec();
     named.extend_from_slice(source.as_os_str().as_bytes());
     let named = CString::new(named).context("name of the mount")?;
-    rustix::mount::mount(&*named, mountpoint, FSTYPE, MountFlags::empty(), &*options)
+    rustix::mount::mount(&*named, mountpoint, FSTYPE, flags_of(source)?, &*options)
         .with_context(|| format!("mount on {}", mountpoint.display()))?;
     Ok(fuse)
+}
+
+/// What the backing file system's mount forbids is forbidden through ours, too.
+fn flags_of(source: &Path) -> anyhow::Result<MountFlags> {
+    let backing =
+        rustix::fs::statvfs(source).with_context(|| format!("statvfs {}", source.display()))?.f_flag;
+    let pairs = [
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
+    ];
+    let set = pairs.into_iter().filter(|(there, _)| backing.contains(*there)).map(|(_, ours)| ours);
+    Ok(set.fold(MountFlags::empty(), MountFlags::union))
 }
 
 /// fusermount3(1) mounts for us and passes the fd over a socket whose number it finds in _FUSE_COMMFD.

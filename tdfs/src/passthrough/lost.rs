@@ -10,7 +10,7 @@ use rustix::io::{Errno, Result};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tdfs_host::object;
 use tdfs_wire::{Op, TreePath};
 
@@ -34,6 +34,18 @@ impl Lost {
     /// True while an object is being looked for.
     pub fn is_pending(&self) -> bool {
         !self.state.lock().wanted.is_empty()
+    }
+
+    /// Waits until nothing is looked for, at most so long; true if that was so.
+    pub fn wait_until_found(&self, at_most: Duration) -> bool {
+        let deadline = Instant::now() + at_most;
+        let mut state = self.state.lock();
+        while !state.wanted.is_empty() && !state.closed {
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                break;
+            }
+        }
+        state.wanted.is_empty()
     }
 
     /// Ends [`Passthrough::find_lost`].
@@ -84,6 +96,7 @@ impl Passthrough {
             }
             let mut state = self.lost.state.lock();
             state.wanted.retain(|_, fd| object::stat(fd.as_fd()).is_ok_and(|stat| stat.stx_nlink > 0));
+            self.lost.changed.notify_all();
             if !state.wanted.is_empty() {
                 self.lost.changed.wait_for(&mut state, WALK_PAUSE);
             }

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use tdfs_host::object;
-use tdfs_wire::op::{NamespaceOp, NewObject, Node, Op, RenameMode, XATTR_VALUE_BYTES_MAX};
+use tdfs_wire::op::{AttrOp, NamespaceOp, NewObject, Node, Op, RenameMode, XATTR_VALUE_BYTES_MAX};
 use tdfs_wire::{Time, TreePath};
 
 /// A directory and a name in it, as a request names them.
@@ -31,8 +31,7 @@ impl Passthrough {
             _ => return Err(Errno::INVAL),
         };
         let make = |dir: &Dir| {
-            under_umask(umask, || rustix::fs::mknodat(dir, spot.1, kind, permissions, device))?;
-            object::open_path(dir.as_fd(), spot.1)
+            under_umask(umask, || rustix::fs::mknodat(dir, spot.1, kind, permissions, device)).map(|()| None)
         };
         let (seen, _) = self.make(spot, caller, 0, make, |new| NamespaceOp::Mknod { new, node })?;
         Ok(seen)
@@ -40,7 +39,7 @@ impl Passthrough {
 
     fn create(&self, spot: Spot<'_>, mode: Mode, umask: u32, caller: Caller) -> Result<Seen> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let make = |dir: &Dir| under_umask(umask, || rustix::fs::openat(dir, spot.1, flags, mode));
+        let make = |dir: &Dir| under_umask(umask, || rustix::fs::openat(dir, spot.1, flags, mode)).map(Some);
         let (seen, fd) = self.make(spot, caller, 0, make, NamespaceOp::Create)?;
         self.files.put(seen.nodeid, Arc::new(DataFd { fd, writable: true }));
         Ok(seen)
@@ -49,30 +48,25 @@ impl Passthrough {
     /// Makes a directory.
     pub fn mkdir(&self, spot: Spot<'_>, mode: u32, umask: u32, caller: Caller) -> Result<Seen> {
         let mode = Mode::from_raw_mode(mode & 0o7777);
-        let make = |dir: &Dir| {
-            under_umask(umask, || rustix::fs::mkdirat(dir, spot.1, mode))?;
-            object::open_dir(dir.as_fd(), spot.1)
-        };
+        let make = |dir: &Dir| under_umask(umask, || rustix::fs::mkdirat(dir, spot.1, mode)).map(|()| None);
         Ok(self.make(spot, caller, 0, make, NamespaceOp::Mkdir)?.0)
     }
 
     /// Makes a symbolic link.
     pub fn symlink(&self, spot: Spot<'_>, target: &[u8], caller: Caller) -> Result<Seen> {
-        let make = |dir: &Dir| {
-            rustix::fs::symlinkat(target, dir, spot.1)?;
-            object::open_path(dir.as_fd(), spot.1)
-        };
+        let make = |dir: &Dir| rustix::fs::symlinkat(target, dir, spot.1).map(|()| None);
         let op = |new| NamespaceOp::Symlink { new, target: target.to_vec() };
         Ok(self.make(spot, caller, target.len(), make, op)?.0)
     }
 
-    /// The way of every new object: made, given to its owner, described, recorded; undone if that fails.
+    /// The way of every new object: made (`make` returns an fd if it has one), given to its owner, described,
+    /// recorded; undone if that fails.
     fn make(
         &self,
         (parent, name): Spot<'_>,
         caller: Caller,
         extra_bytes: usize,
-        make: impl FnOnce(&Dir) -> Result<OwnedFd>,
+        make: impl FnOnce(&Dir) -> Result<Option<OwnedFd>>,
         op: impl FnOnce(NewObject) -> NamespaceOp,
     ) -> Result<(Seen, OwnedFd)> {
         let tree = self.commit.order().shared();
@@ -80,22 +74,25 @@ impl Passthrough {
         let turn = tree.turn(&[self.lock_key(parent)], &[]);
         let path = self.path_of_new(parent, name)?;
         let acl_bytes = if dir.has_default_acl() { 2 * XATTR_VALUE_BYTES_MAX } else { 0 };
-        let bytes = path.as_bytes().len() + extra_bytes + acl_bytes;
+        let bytes = 2 * path.as_bytes().len() + extra_bytes + acl_bytes;
         self.commit.change(&turn, bytes, || {
-            let fd = match make(&dir) {
-                Ok(fd) => fd,
+            let made = match make(&dir) {
+                Ok(made) => made,
                 Err(e) => return (Err(e), None),
             };
-            let settled = self
-                .give_to(&dir, fd.as_fd(), caller)
-                .and_then(|stat| describe(&dir, path.clone(), fd.as_fd(), stat))
-                .and_then(|(new, acls, stat)| Ok((self.tell(&tree, parent, name, stat)?, new, acls)));
+            let settled = made
+                .map_or_else(|| object::open_path(dir.as_fd(), name), Ok)
+                .and_then(|fd| Ok((self.give_to(&dir, fd.as_fd(), caller)?, fd)))
+                .and_then(|(stat, fd)| Ok((describe(&dir, path.clone(), fd.as_fd(), stat)?, fd)))
+                .and_then(|((new, acls, stat), fd)| {
+                    Ok((self.tell(&tree, parent, name, stat)?, fd, new, acls))
+                });
             match settled {
-                Ok((seen, new, acls)) => {
+                Ok((seen, fd, new, acls)) => {
                     let change = Change { op: Op::Namespace(op(new)), bulk: Cow::Owned(acls) };
                     (Ok((seen, fd)), Some(change))
                 }
-                Err(e) => (Err(e), undo_make(&dir, fd.as_fd(), name, path)),
+                Err(e) => (Err(e), Some(undo_make(&dir, name, path))),
             }
         })
     }
@@ -339,17 +336,16 @@ fn describe(
     Ok((new, [access, default].concat(), stat))
 }
 
-/// Takes a new object away again that could not be given to its owner or described.
-fn undo_make(dir: &Dir, fd: BorrowedFd<'_>, name: &[u8], path: TreePath) -> Option<Change<'static>> {
-    let directory = object::stat(fd).is_ok_and(|stat| object::file_type(&stat) == libc::S_IFDIR);
-    let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-    if rustix::fs::unlinkat(dir, name, flags).is_err() {
-        return Some(Change::of(Op::Check { paths: vec![path] }));
-    }
-    // The object is gone again, but its directory has another mtime.
+/// Takes a new object away again that could not be opened, given to its owner or described.
+fn undo_make(dir: &Dir, name: &[u8], path: TreePath) -> Change<'static> {
+    let gone = rustix::fs::unlinkat(dir, name, AtFlags::empty())
+        .or_else(|_| rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR));
     let parent = path.parent().unwrap_or_default();
-    let op = tdfs_wire::op::AttrOp::Times { path: parent, mtime: mtime_after(dir) };
-    Some(Change::of(Op::Attr(op)))
+    Change::of(match gone {
+        // Its directory has another mtime.
+        Ok(()) => Op::Attr(AttrOp::Times { path: parent, mtime: mtime_after(dir) }),
+        Err(_) => Op::Check { paths: vec![parent, path] },
+    })
 }
 
 /// The mtime that a change left on its directory. The directory is open and its inode in memory, so this

@@ -85,7 +85,7 @@ fn xattr_change<'a>(
             let bulk = if found == value { Cow::Borrowed(value) } else { Cow::Owned(found) };
             Change { op: Op::Xattr(XattrOp::Set { path, name, mode }), bulk }
         }
-        Err(Errno::NODATA) if mode.is_none() => Change::of(Op::Xattr(XattrOp::Remove { path, name })),
+        Err(Errno::NODATA) => Change::of(Op::Xattr(XattrOp::Remove { path, name, mode })),
         Err(_) => Change::of(Op::Check { paths: vec![path] }),
     }
 }

@@ -47,7 +47,10 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(5);
 pub trait Answerer: Send + Sync {
     /// Reads the object under its order locks and calls `place` exactly once, before they are released,
     /// with the head of the log at that moment and the answer's parts (at least one). `place` never blocks.
-    fn answer(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>));
+    ///
+    /// # Errors
+    /// In words, when the object can't be read now; `place` was not called, and the want comes again later.
+    fn answer(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>)) -> Result<(), String>;
 }
 
 /// A connection to an embedded slave on its way.
@@ -113,8 +116,10 @@ struct Outlet {
 enum Parcel {
     /// An answer, placed under the order locks.
     Answered { connection: u64, as_of: Lsn, frames: Vec<Arc<Frame>> },
-    /// A want got no answer.
-    Unanswered { connection: u64 },
+    /// An object could not be read.
+    Unreadable { connection: u64, want: Want, why: String },
+    /// The same want, after a while.
+    Again { connection: u64, want: Want },
     /// The log no longer holds what the slave lacks.
     LeftBehind,
     /// A resync was asked for.

@@ -23,6 +23,8 @@ use tokio::sync::watch;
 const DIAL_MAX: Duration = Duration::from_secs(10);
 /// Most wants of one slave that are answered at once.
 const ANSWERING_MAX: usize = 2;
+/// After so long an object that could not be read is tried again.
+const UNREADABLE_RETRY: Duration = Duration::from_secs(1);
 /// While so many answers wait to be sent, no further one is made: they cost memory.
 const ANSWERS_WAITING_MAX: usize = 4;
 
@@ -34,6 +36,8 @@ pub(super) struct Slave {
     link: Link,
     wants: VecDeque<(u64, Want)>,
     stop: watch::Receiver<Option<&'static str>>,
+    /// Why an object that is wanted can't be read at the moment.
+    unreadable: Option<String>,
     /// What was logged last about why there is no connection; the same is not logged again.
     complaint: Option<String>,
 }
@@ -61,7 +65,7 @@ impl Slave {
     pub(super) fn new(shared: Arc<Shared>, outlet: Arc<Outlet>, session: Session) -> Slave {
         let stop = outlet.stop.subscribe();
         let (link, wants) = (Link::None, VecDeque::new());
-        Slave { shared, outlet, session, link, wants, stop, complaint: None }
+        Slave { shared, outlet, session, link, wants, stop, unreadable: None, complaint: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -89,9 +93,14 @@ impl Slave {
         for parcel in parcels {
             match parcel {
                 Parcel::Answered { connection, as_of, frames } => {
+                    self.unreadable = None;
                     self.tell(Input::Answered { connection, as_of, frames });
                 }
-                Parcel::Unanswered { connection } => self.unanswered(connection),
+                Parcel::Unreadable { connection, want, why } => self.ask_later(connection, want, why),
+                Parcel::Again { connection, want } if self.session.is_connection(connection) => {
+                    self.wants.push_back((connection, want));
+                }
+                Parcel::Again { .. } => {} // of a connection that is gone
                 Parcel::LeftBehind => self.session.mark_for_resync(),
                 Parcel::Resync => self.tell(Input::Resync),
             }
@@ -283,10 +292,18 @@ impl Slave {
         self.session.handle(input, Instant::now());
     }
 
-    fn unanswered(&mut self, connection: u64) {
-        if self.session.is_connection(connection) {
-            self.fault("a want got no answer");
+    /// An object can't be read at the moment (EIO, no right to): others go on, and it is tried again.
+    fn ask_later(&mut self, connection: u64, want: Want, why: String) {
+        if self.unreadable.as_ref() != Some(&why) {
+            tracing::error!("slave {}: {why}; trying again", self.outlet.address);
+            self.unreadable = Some(why);
         }
+        let outlet = Arc::clone(&self.outlet);
+        tokio::spawn(async move {
+            tokio::time::sleep(UNREADABLE_RETRY).await;
+            outlet.put(Parcel::Again { connection, want });
+            outlet.wake.notify_one();
+        });
     }
 
     /// Something is wrong that a human must look at; the connection ends.
@@ -341,19 +358,20 @@ impl Slave {
         } else {
             view.progress = self.session.progress();
         }
+        if self.unreadable.is_some() {
+            view.last_error.clone_from(&self.unreadable);
+        }
     }
 }
 
 fn answer(answerer: &dyn Answerer, outlet: &Outlet, connection: u64, want: &Want) {
-    let placed = std::cell::Cell::new(false);
-    answerer.answer(want, &|as_of, frames: Vec<Frame>| {
-        placed.set(true);
+    let answered = answerer.answer(want, &|as_of, frames: Vec<Frame>| {
         let frames = frames.into_iter().map(Arc::new).collect();
         outlet.put(Parcel::Answered { connection, as_of, frames });
     });
     outlet.answering.fetch_sub(1, Ordering::AcqRel);
-    if !placed.get() {
-        outlet.put(Parcel::Unanswered { connection });
+    if let Err(why) = answered {
+        outlet.put(Parcel::Unreadable { connection, want: want.clone(), why });
     }
     outlet.wake.notify_one();
 }

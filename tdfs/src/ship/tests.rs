@@ -49,13 +49,14 @@ impl Tree {
 }
 
 impl Answerer for Tree {
-    fn answer(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>)) {
+    fn answer(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>)) -> Result<(), String> {
         let versions = self.versions.lock();
         let as_of = self.log.head();
         let version = versions.get(&object_of(&want.path)).copied().unwrap_or_default();
         // The id carries the version: a replica that only remembers has no use for metadata.
         let answer = Answer { id: version.get(), path: want.path.clone(), found: Found::Gone };
         place(as_of, vec![answer.frame(as_of, b"", Codec::Stored).unwrap()]);
+        Ok(())
     }
 }
 

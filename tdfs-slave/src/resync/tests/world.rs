@@ -140,7 +140,7 @@ impl World {
                 let op = if set {
                     XattrOp::Set { path, name, mode: None }
                 } else {
-                    XattrOp::Remove { path, name }
+                    XattrOp::Remove { path, name, mode: None }
                 };
                 return (Op::Xattr(op), if set { self.bytes(3) } else { Vec::new() });
             }
