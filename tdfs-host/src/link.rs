@@ -52,6 +52,7 @@ pub struct FrameReader<R> {
     sequence: u64,
     bytes_max: usize,
     partial: Partial,
+    moved: bool,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
@@ -62,7 +63,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             sequence: 0,
             bytes_max: FRAME_BYTES_MAX_HANDSHAKE,
             partial: NOTHING,
+            moved: false,
         }
+    }
+
+    /// True if bytes came since this was last asked.
+    pub fn has_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// Accepts frames of every size from now on.
@@ -84,7 +91,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     match (got, *filled) {
                         (0, 0) => return Err(LinkError::Closed),
                         (0, _) => return Err(LinkError::CutOff),
-                        _ => *filled += got,
+                        _ => (*filled, self.moved) = (*filled + got, true),
                     }
                 }
                 Partial::Header { bytes, .. } => {
@@ -95,7 +102,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Partial::Payload { bytes, filled, .. } if *filled < bytes.len() => {
                     match self.stream.read(&mut bytes[*filled..]).await? {
                         0 => return Err(LinkError::CutOff),
-                        got => *filled += got,
+                        got => (*filled, self.moved) = (*filled + got, true),
                     }
                 }
                 Partial::Payload { .. } => return self.open(),

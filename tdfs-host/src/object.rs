@@ -227,6 +227,39 @@ pub fn list_names(path_fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
+/// Reads up to all of `buffer` from `offset` on; fewer bytes only at the end of the file.
+pub fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes `data` at `offset`; returns how many bytes were written, and the error that kept the rest.
+pub fn write_at(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> (usize, Result<()>) {
+    let mut done = 0;
+    while done < data.len() {
+        match rustix::io::pwrite(file, &data[done..], offset + done as u64) {
+            Ok(0) => return (done, Err(Errno::IO)),
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(e) => return (done, Err(e)),
+        }
+    }
+    (done, Ok(()))
+}
+
+/// Writes all of `data` at `offset`.
+pub fn write_all_at(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> Result<()> {
+    write_at(file, data, offset).1
+}
+
 /// True if both name the same object.
 pub fn same_object(a: impl AsFd, b: impl AsFd) -> Result<bool> {
     let (a, b) = (stat(a.as_fd())?, stat(b.as_fd())?);

@@ -264,14 +264,9 @@ fn seek(file: &OwnedFd, to: SeekFrom) -> Result<Option<u64>> {
 
 fn read_range(file: &OwnedFd, start: u64, end: u64) -> Result<Vec<u8>> {
     let mut block = vec![0; in_block(end - start)];
-    let mut done = 0;
-    while done < block.len() {
-        match rustix::io::pread(file, &mut block[done..], start + done as u64) {
-            Ok(0) => return Err(Errno::IO), // shorter than its locked inode says
-            Ok(count) => done += count,
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(e),
-        }
+    let count = object::read_at(file.as_fd(), &mut block, start)?;
+    if count < block.len() {
+        return Err(Errno::IO); // shorter than its locked inode says
     }
     Ok(block)
 }

@@ -188,7 +188,12 @@ impl<'a> Connection<'a> {
             Happened::Relay => self.relay_changed(),
             Happened::SentAway => return self.lost("sent away: too many connections that say nothing"),
             Happened::Stopping => self.tell(Input::Stop("the slave ends".into())),
-            Happened::Deadline => self.tell(Input::Tick),
+            Happened::Deadline => {
+                if self.reader.has_moved() {
+                    self.tell(Input::Heard);
+                }
+                self.tell(Input::Tick);
+            }
         }
         false
     }

@@ -8,7 +8,7 @@ use super::{InHand, Pass};
 use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, Result as SysResult};
 use std::os::fd::{AsFd, BorrowedFd};
-use tdfs_host::object;
+use tdfs_host::object::{self, read_at, write_all_at};
 use tdfs_wire::TreePath;
 use tdfs_wire::op::DataOp;
 
@@ -120,36 +120,6 @@ impl Range {
 
 fn size_of(file: BorrowedFd<'_>) -> SysResult<u64> {
     Ok(object::stat(file)?.stx_size)
-}
-
-/// Writes all of `bytes` at `offset`.
-pub(crate) fn write_all_at(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> SysResult<()> {
-    while !bytes.is_empty() {
-        match rustix::io::pwrite(file, bytes, offset) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(written) => {
-                bytes = &bytes[written..];
-                offset += written as u64;
-            }
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
-}
-
-/// Reads up to all of `buffer` from `offset` on; fewer bytes only at the end of the file.
-pub(crate) fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> SysResult<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(read) => done += read,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(done)
 }
 
 fn write_zeros(file: BorrowedFd<'_>, offset: u64, len: u64) -> SysResult<()> {

@@ -8,7 +8,7 @@ use super::*;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use tdfs_host::object;
+use tdfs_host::object::{self, read_at};
 use tdfs_wire::object::Meta;
 use tdfs_wire::op::{AttrOp, DataOp, NewObject, Node, RenameMode, XattrName, XattrOp};
 use tdfs_wire::{Time, TreePath};
@@ -65,7 +65,7 @@ impl Tree {
         if object::file_type(&stat) == libc::S_IFREG {
             let file = target.file_to_read(path).unwrap();
             content = vec![0; usize::try_from(stat.stx_size).unwrap()];
-            data::read_at(file.as_fd(), &mut content, 0).unwrap();
+            read_at(file.as_fd(), &mut content, 0).unwrap();
         }
         if object::file_type(&stat) == libc::S_IFDIR {
             for name in object::list_names(fd.as_fd()).unwrap() {

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, Result as SysResult};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tdfs_host::object;
+use tdfs_host::object::{self, read_at, write_all_at};
 use tdfs_wire::answer::{BLOCK_BYTES, BLOCKS_MAX};
 use tdfs_wire::object::{Kind, Meta, Xattr};
 use tdfs_wire::op::XattrName;
@@ -277,35 +277,6 @@ fn dress(target: &mut Target, lacks: &mut Lacks, path: &TreePath, meta: &Meta) -
         set_mode(lacks, fd, path, (meta.mode, meta.kind == Kind::Directory))?;
     }
     object::set_mtime(fd, meta.mtime).map_err(at(Step::Times, "set mtime of", path))
-}
-
-fn write_all_at(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> SysResult<()> {
-    while !bytes.is_empty() {
-        match rustix::io::pwrite(file, bytes, offset) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(written) => {
-                bytes = &bytes[written..];
-                offset += written as u64;
-            }
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
-}
-
-/// Reads up to all of `buffer`; fewer bytes only at the end of the file.
-fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> SysResult<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(read) => done += read,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(done)
 }
 
 /// Only what is there: a file system that can't punch must not be made to grow a file.

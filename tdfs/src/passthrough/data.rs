@@ -35,16 +35,7 @@ impl Passthrough {
     /// Reads at most `buffer.len()` bytes at `offset`; fewer only at the end of the file.
     pub fn read(&self, nodeid: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let file = self.file_shared(nodeid, false)?;
-        let mut done = 0;
-        while done < buffer.len() {
-            match rustix::io::pread(&file.fd, &mut buffer[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(count) => done += count,
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(done)
+        object::read_at(file.as_fd(), buffer, offset)
     }
 
     /// Writes `data` at `offset`, at most [`WRITE_BYTES_MAX`].
@@ -60,7 +51,7 @@ impl Passthrough {
         fail_point(path.as_ref());
         let bytes = data.len() + path_bytes(path.as_ref());
         self.commit.change(&turn, bytes, || {
-            let count = match pwrite_all(file.as_fd(), offset, data) {
+            let count = match object::write_at(file.as_fd(), data, offset) {
                 (0, Err(e)) => return (Err(e), None),
                 (count, _) => count,
             };
@@ -246,13 +237,13 @@ fn copy_change<'a>(
         return Change::of(Op::Data(DataOp::Copy { from, from_offset, to, to_offset, len, mtime }));
     }
     let mut bulk = vec![0; count];
-    match read_exact(file, to_offset, &mut bulk) {
-        Ok(()) => {
+    match object::read_at(file, &mut bulk, to_offset) {
+        Ok(read) if read == count => {
             let op = DataOp::Write { path: to, offset: to_offset, mtime };
             Change { op: Op::Data(op), bulk: Cow::Owned(bulk) }
         }
-        Err(e) => {
-            tracing::error!("read back what was copied: {e}");
+        read => {
+            tracing::error!("read back what was copied: {read:?} of {count} bytes");
             Change::of(Op::Check { paths: vec![to] })
         }
     }
@@ -260,32 +251,6 @@ fn copy_change<'a>(
 
 fn path_bytes(path: Option<&TreePath>) -> usize {
     path.map_or(0, |path| path.as_bytes().len())
-}
-
-fn pwrite_all(file: BorrowedFd<'_>, offset: u64, data: &[u8]) -> (usize, Result<()>) {
-    let mut done = 0;
-    while done < data.len() {
-        match rustix::io::pwrite(file, &data[done..], offset + done as u64) {
-            Ok(0) => return (done, Err(Errno::IO)),
-            Ok(count) => done += count,
-            Err(Errno::INTR) => {}
-            Err(e) => return (done, Err(e)),
-        }
-    }
-    (done, Ok(()))
-}
-
-fn read_exact(file: BorrowedFd<'_>, offset: u64, buffer: &mut [u8]) -> Result<()> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(count) => done += count,
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }
 
 /// For tests: holds the write of a file whose name says so, while its order lock is held.

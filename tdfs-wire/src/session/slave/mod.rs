@@ -69,6 +69,8 @@ pub enum Input {
     Reported(Report),
     /// The replica needs the state of an object.
     Want(Want),
+    /// A part of a frame came: on a slow link a large frame takes longer than the master may be silent.
+    Heard,
     /// Nothing is read from the connection for now: the relay is full.
     Paused,
     /// It is read again.
@@ -453,6 +455,7 @@ impl Stream {
             Input::Durable(lsn) => self.ack.durable = lsn.max(self.ack.durable).min(self.ack.applied),
             Input::Reported(report) => self.report = Some(report),
             Input::Want(want) => self.wants.push_back(want),
+            Input::Heard => self.heard(now),
             Input::Paused => self.reading = Reading::Paused,
             Input::Resumed => self.reading = Reading::Since { heard: now },
             _ => {}

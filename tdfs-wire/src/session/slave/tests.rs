@@ -172,6 +172,16 @@ fn silence_counts_only_while_it_is_listened_to() {
 }
 
 #[test]
+fn a_frame_that_takes_long_is_no_silence() {
+    let mut story = Story::stream();
+    for _ in 0..30 {
+        story.tell(Input::Heard);
+        story.tell(Input::Writable);
+        assert_eq!(story.pass(HEARTBEAT_INTERVAL), ["ack 90 90 80"]);
+    }
+}
+
+#[test]
 fn a_replica_that_refuses_to_begin_says_so() {
     let mut story = Story::stream();
     let done = story.tell(Input::Began(Err("the directory is not empty".into())));
