@@ -7,8 +7,10 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use tdfs_host::object;
+use tdfs_wire::Time;
 
 /// Most directories that are kept open.
 pub const DIRS_MAX: usize = 256;
@@ -22,11 +24,24 @@ pub struct Dir {
     pub fd: OwnedFd,
     /// Its inode has the setgid bit: new objects get its group.
     pub setgid: bool,
+    /// Where a listing of it ends, if one did since its last change; else 0. The kernel asks once more there.
+    pub end: AtomicU64,
     /// It has a default ACL, which new objects inherit; looked up when the first one is made.
     pub default_acl: OnceLock<bool>,
 }
 
 impl Dir {
+    /// A directory of which no more is known.
+    pub fn new(fd: OwnedFd, setgid: bool) -> Dir {
+        Dir { fd, setgid, end: AtomicU64::new(0), default_acl: OnceLock::new() }
+    }
+
+    /// Its mtime right after a change of its names; its order lock is held.
+    pub fn mtime_after_change(&self) -> rustix::io::Result<Time> {
+        self.end.store(0, Ordering::Relaxed);
+        Ok(object::mtime(&object::stat(self.fd.as_fd())?))
+    }
+
     /// True if new objects inherit ACLs.
     pub fn has_default_acl(&self) -> bool {
         let look = || object::get_xattr(self.fd.as_fd(), b"system.posix_acl_default").is_ok();

@@ -5,6 +5,7 @@ use rustix::fs::{FileType, RawDir, SeekFrom};
 use rustix::io::{Errno, Result};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 use tdfs_host::object;
 
 /// Buffer for one getdents64(2).
@@ -56,6 +57,9 @@ impl Passthrough {
         let tree = self.commit.order().shared();
         let dir = self.dir(&tree, nodeid)?;
         let _held = tree.reading(self.lock_key(nodeid));
+        if offset > 0 && offset == dir.end.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let open = object::open_to_list(dir.as_fd())?;
         if offset > 0 {
             rustix::fs::seek(&open, SeekFrom::Start(offset))?;
@@ -63,12 +67,13 @@ impl Passthrough {
         let mut buffer = [MaybeUninit::uninit(); DIR_BUFFER_BYTES];
         let buffer_bytes = if listed == Listed::Dots { DOTS_BYTES } else { DIR_BUFFER_BYTES };
         let mut raw = RawDir::new(&open, &mut buffer[..buffer_bytes]);
+        let mut told = offset;
         while let Some(item) = raw.next() {
             let item = item?;
             let name = item.file_name().to_bytes();
             let dots = name == b"." || name == b"..";
             if listed == Listed::Dots && !dots {
-                break;
+                return Ok(());
             }
             let seen = if listed == Listed::Attributes && !dots {
                 match object::stat_at(dir.as_fd(), name) {
@@ -88,9 +93,11 @@ impl Passthrough {
                 if let Some(known) = known {
                     self.forget(known, 1);
                 }
-                break;
+                return Ok(());
             }
+            told = next;
         }
+        dir.end.store(told, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -31,10 +31,10 @@ use rustix::fs::{Mode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use tdfs_host::object;
+use tdfs_wire::TreePath;
 use tdfs_wire::op::XattrName;
-use tdfs_wire::{Time, TreePath};
 
 /// Who asks (the header of a FUSE request).
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,7 @@ impl Passthrough {
                 uid: rustix::process::geteuid().as_raw(),
                 gid: rustix::process::getegid().as_raw(),
             },
-            root: Arc::new(Dir { fd: root, setgid: false, default_acl: OnceLock::new() }),
+            root: Arc::new(Dir::new(root, false)),
             commit,
             nodes: Nodes::default(),
             dirs: Cache::new(DIRS_MAX),
@@ -163,7 +163,7 @@ impl Passthrough {
             return Err(Errno::STALE);
         }
         let setgid = object::permissions(&stat) & libc::S_ISGID != 0;
-        let dir = Arc::new(Dir { fd, setgid, default_acl: OnceLock::new() });
+        let dir = Arc::new(Dir::new(fd, setgid));
         self.dirs.put(nodeid, dir.clone());
         Ok(dir)
     }
@@ -222,11 +222,6 @@ impl Passthrough {
 const RETRIES: usize = 100;
 /// Marks the nodeid of a directory on which another file system is mounted: it is shown empty.
 const FOREIGN: u64 = 1 << 63;
-
-/// mtime of a directory right after a change of it, for the record; its order lock is held.
-fn mtime_of(fd: BorrowedFd<'_>) -> Result<Time> {
-    Ok(object::mtime(&object::stat(fd)?))
-}
 
 /// Runs `create` under a umask, which is the calling thread's own.
 fn under_umask<T>(umask: u32, create: impl FnOnce() -> Result<T>) -> Result<T> {

@@ -2,7 +2,7 @@
 
 use super::cache::{DataFd, Dir};
 use super::nodes::{Place, errno_of_path};
-use super::{Caller, Passthrough, RETRIES, Seen, inherited_acls, mtime_of, under_umask};
+use super::{Caller, Passthrough, RETRIES, Seen, inherited_acls, under_umask};
 use crate::commit::{Change, Turn};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Statx};
 use rustix::io::{Errno, Result};
@@ -329,7 +329,7 @@ fn describe(
         uid: stat.stx_uid,
         gid: stat.stx_gid,
         mtime: object::mtime(&stat),
-        parent_mtime: mtime_of(dir.as_fd())?,
+        parent_mtime: dir.mtime_after_change()?,
         access_acl_bytes: length(&access),
         default_acl_bytes: length(&default),
     };
@@ -351,7 +351,7 @@ fn undo_make(dir: &Dir, name: &[u8], path: TreePath) -> Change<'static> {
 /// The mtime that a change left on its directory. The directory is open and its inode in memory, so this
 /// fails only when the file system itself is going down; the replica's mtime is then corrected by resync.
 fn mtime_after(dir: &Dir) -> Time {
-    mtime_of(dir.as_fd()).unwrap_or_else(|e| {
+    dir.mtime_after_change().unwrap_or_else(|e| {
         tracing::error!("stat of an open directory of the backing tree: {e}");
         Time::default()
     })
