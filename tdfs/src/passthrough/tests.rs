@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tdfs_wire::log::{Log, Options};
-use tdfs_wire::op::{DataOp, NamespaceOp, Op};
+use tdfs_wire::op::{DataOp, NamespaceOp, Op, XattrOp};
 use tdfs_wire::record::Record;
 use tdfs_wire::{Epoch, Id, Lsn};
 
@@ -179,4 +179,26 @@ fn an_exchange_of_directories_moves_the_paths_below_both() {
     let _turn = Turn::Tree(&tree);
     assert_eq!(served.fs.nodes.path(x).unwrap().unwrap().as_bytes(), b"b/x");
     assert_eq!(served.fs.nodes.path(y).unwrap().unwrap().as_bytes(), b"a/y");
+}
+
+/// An ACL that says no more than the mode sets the mode and leaves no ACL: a record like any other, and no reason
+/// to compare what lies below.
+#[test]
+fn an_acl_that_leaves_none_is_recorded_as_a_mode() {
+    let served = serve();
+    let dir = served.mkdir(ROOT, "d");
+    let name = b"system.posix_acl_access";
+    // acl(5) as linux/posix_acl_xattr.h has it: version 2, then {tag, permissions, id} of owner, group, others.
+    let mut acl = vec![2, 0, 0, 0];
+    for (tag, permissions) in [(1u8, 7u8), (4, 5), (0x20, 1)] {
+        acl.extend_from_slice(&[tag, 0, permissions, 0, 0xff, 0xff, 0xff, 0xff]);
+    }
+    match served.fs.set_xattr(dir, name, &acl, 0) {
+        Err(Errno::OPNOTSUPP) => return eprintln!("SKIPPED: the file system of temporary files has no ACLs"),
+        set => set.unwrap(),
+    }
+    let Some(Op::Xattr(XattrOp::Remove { mode, .. })) = served.ops().pop() else {
+        panic!("{:?}", served.ops())
+    };
+    assert_eq!(mode, Some(0o751));
 }
