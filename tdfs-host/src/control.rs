@@ -39,6 +39,46 @@ pub enum Request {
     Status,
     /// Write dirty mapped pages out through the mount, then how all stands (a master's only).
     Sync,
+    /// Make slaves equal by a resync (a master's only).
+    Resync {
+        /// As given by `-c`; none: all.
+        slaves: Vec<String>,
+        /// Compare contents by hashes.
+        checksum: bool,
+        /// It may remove more than half of a replica.
+        confirm: bool,
+    },
+    /// Compare replicas by hashes; answers with the id of the comparison (a master's only).
+    Verify {
+        /// As given by `-c`; none: all.
+        slaves: Vec<String>,
+        /// Make equal what differs.
+        repair: bool,
+    },
+    /// How a comparison stands with one slave.
+    Verified {
+        /// The comparison.
+        id: u64,
+        /// As given by `-c`.
+        slave: String,
+        /// Findings from this number on.
+        from: usize,
+    },
+    /// Stop a comparison.
+    CancelVerify {
+        /// The comparison.
+        id: u64,
+    },
+    /// Mirror to one more slave (a master's only).
+    Add {
+        /// As for `-c`.
+        slave: String,
+    },
+    /// Mirror to a slave no longer, and keep nothing for it (a master's only).
+    Forget {
+        /// As for `-c`.
+        slave: String,
+    },
 }
 
 /// What the daemon answers.

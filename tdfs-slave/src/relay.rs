@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tdfs_wire::answer::{Answer, Want};
-use tdfs_wire::message::{Begin, Report, Standing};
+use tdfs_wire::message::{Begin, Check, Finding, Lost, Order, Report, Standing};
 use tdfs_wire::record::Record;
 use tdfs_wire::session::slave::Replica;
 use tdfs_wire::{Id, Lsn};
@@ -35,6 +35,10 @@ pub trait Replay: Send {
     fn replica(&self) -> Id;
     /// What of P3 can't be carried here.
     fn not_carried(&self) -> Vec<String>;
+    /// Whether a check of it was begun and not finished.
+    fn check(&self) -> Check {
+        Check::None
+    }
     /// Prepares for what follows. All wants of an earlier connection are void.
     ///
     /// # Errors
@@ -50,6 +54,14 @@ pub trait Replay: Send {
     /// # Errors
     /// It was not taken, and will be tried again.
     fn answer(&mut self, as_of: Lsn, answer: Answer, bulk: &[u8]) -> Result<(), Stall>;
+    /// Takes paths that lost records touched.
+    fn lost(&mut self, _lost: &Lost) {}
+    /// Takes what a human wants.
+    fn order(&mut self, _order: Order) {}
+    /// What a comparison has found since this was asked last.
+    fn findings(&mut self) -> Vec<Finding> {
+        Vec::new()
+    }
     /// Wants to send now; the replica bounds how many are out at once.
     fn wants(&mut self) -> Vec<Want>;
     /// Newest record done.
@@ -93,12 +105,17 @@ pub enum Item {
         /// The opened payload.
         payload: Vec<u8>,
     },
+    /// Paths of lost records.
+    Lost(Lost),
+    /// What a human wants.
+    Order(Order),
 }
 
 impl Item {
     fn bytes(&self) -> usize {
         match self {
-            Item::Begin { .. } => 0,
+            Item::Begin { .. } | Item::Order(_) => 0,
+            Item::Lost(lost) => lost.paths.iter().map(|path| path.as_bytes().len()).sum(),
             Item::Records(payload) | Item::Answer { payload, .. } => payload.len(),
         }
     }
@@ -117,6 +134,8 @@ pub struct News {
     pub durable: Option<Lsn>,
     /// Wants to send.
     pub wants: Vec<Want>,
+    /// Findings to send.
+    pub findings: Vec<Finding>,
     /// What came can't be replayed: the connection must end.
     pub fault: Option<String>,
 }
@@ -358,6 +377,7 @@ fn facts(replay: &dyn Replay) -> Facts {
             replica: replay.replica(),
             standing: replay.standing(),
             not_carried: replay.not_carried(),
+            check: replay.check(),
         },
         applied: replay.applied(),
         durable: replay.durable(),

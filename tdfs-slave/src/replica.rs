@@ -5,14 +5,16 @@
 //! `resyncing` before the first change of a resync, `equal` only when all of it is on the disk.
 
 mod kept;
+mod looking;
 
 use crate::applied::{Applied, Durable, NO_EPOCH};
 use crate::relay::{Replay, Stall};
 use crate::replay::failure::{Failure, Trouble};
 use crate::replay::target::Target;
 use crate::replay::{self, Foreseen, Lacks, Pass};
-use crate::resync::{Contradiction, Resync};
+use crate::resync::{Brake, Contradiction, Disk, Resync, count_below};
 use kept::{Kept, KeptStanding};
+use looking::Looking;
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 use std::io;
@@ -24,7 +26,7 @@ use tdfs_host::cli::WrongUse;
 use tdfs_host::object;
 use tdfs_host::state::StateDir;
 use tdfs_wire::answer::{Answer, Want};
-use tdfs_wire::message::{Begin, Plan, Report, Standing};
+use tdfs_wire::message::{Begin, Check, Finding, Lost, Order, Plan, Report, Standing};
 use tdfs_wire::record::Record;
 use tdfs_wire::{Id, Lsn, Op, Position, Time};
 use tracing::{info, warn};
@@ -46,6 +48,10 @@ pub struct Replica {
     state: Arc<StateDir>,
     kept: Kept,
     resync: Option<Resync>,
+    brake: Brake,
+    looking: Looking,
+    /// Paths of lost records are still to come: nothing is known to be equal before.
+    lost_due: bool,
     stalled: Option<String>,
     last_error: Option<String>,
     cached_since: Instant,
@@ -83,6 +89,7 @@ impl Replica {
             }
         }
         applied.mark_open()?;
+        let brake = Brake::load(Arc::clone(&state))?;
         let lacks = Lacks::probe(target.root());
         if !lacks.words().is_empty() {
             info!("{} can't carry: {}", dir.display(), lacks.words().join(", "));
@@ -97,6 +104,9 @@ impl Replica {
             state,
             kept,
             resync: None,
+            brake,
+            looking: Looking::default(),
+            lost_due: false,
             stalled: None,
             last_error: None,
             cached_since: Instant::now(),
@@ -114,8 +124,9 @@ impl Replica {
             return Ok(());
         }
         let before = self.kept.clone();
-        (self.kept.standing, self.kept.began) = (KeptStanding::Resyncing, Some(resync_clock()));
-        self.kept.store(&self.state).map_err(|e| {
+        let began = self.kept.check_began.unwrap_or(i64::MAX).min(resync_clock());
+        (self.kept.standing, self.kept.began) = (KeptStanding::Resyncing, Some(began));
+        self.brake.begin(None).and_then(|()| self.kept.store(&self.state)).map_err(|e| {
             self.kept = before;
             Stall { why: e.to_string() }
         })
@@ -132,6 +143,9 @@ impl Replica {
     fn diverged(&mut self, lsn: Lsn, op: &Op, trouble: &Trouble) -> Result<(), Stall> {
         self.target.drop_all();
         self.start_resync()?;
+        if let Some(look) = self.looking.resync() {
+            look.contradicted(op);
+        }
         let Some(resync) = &mut self.resync else { return Ok(()) };
         if resync.contradicted(op) == Contradiction::Divergence {
             self.kept.divergences += 1;
@@ -173,17 +187,22 @@ impl Replica {
         if let Some(resync) = &mut self.resync {
             resync.applied(op);
         }
+        if let Some(look) = self.looking.resync() {
+            look.applied(op);
+        }
         Ok(())
     }
 
     /// Ends the resync when nothing is wanted any more: all of it is on the disk before it is called equal.
     fn finish_resync(&mut self) {
-        if !self.resync.as_ref().is_some_and(Resync::done) {
+        if self.lost_due || !self.resync.as_ref().is_some_and(Resync::done) {
             return;
         }
+        let began = self.kept.began;
         let finished = self.sync.run().map_err(anyhow::Error::from).and_then(|durable| {
             self.applied.settle()?;
             self.kept.standing = KeptStanding::Equal;
+            self.kept.began = None;
             self.kept.store(&self.state)?;
             Ok(durable)
         });
@@ -193,7 +212,7 @@ impl Replica {
                 self.resync = None;
             }
             Err(error) => {
-                self.kept.standing = KeptStanding::Resyncing;
+                (self.kept.standing, self.kept.began) = (KeptStanding::Resyncing, began);
                 self.failed(format!("call the replica equal: {error}"));
             }
         }
@@ -208,11 +227,27 @@ impl Replica {
     }
 
     fn stream_from(&mut self, begin: &Begin) -> Result<(), String> {
-        let here = self.applied.position();
-        let there = Position { epoch: begin.epoch, lsn: begin.after };
         if self.kept.standing != KeptStanding::Equal {
+            let there = Position { epoch: begin.epoch, lsn: begin.after };
             return Err(format!("the master goes on at {there}, but this replica is not known to be equal"));
         }
+        self.go_on_from(begin)
+    }
+
+    /// The resync goes on: what was not answered is asked again.
+    fn resume_from(&mut self, begin: &Begin) -> Result<(), String> {
+        if self.resync.is_none() {
+            return Err("the master has a resync go on of which nothing is known here".into());
+        }
+        self.go_on_from(begin)?;
+        self.resync.iter_mut().for_each(Resync::restart);
+        Ok(())
+    }
+
+    /// The next record is the one after what is applied here.
+    fn go_on_from(&mut self, begin: &Begin) -> Result<(), String> {
+        let here = self.applied.position();
+        let there = Position { epoch: begin.epoch, lsn: begin.after };
         if here == there {
             return Ok(());
         }
@@ -225,15 +260,8 @@ impl Replica {
         Err(format!("the master goes on at {there}, but this replica is at {here}"))
     }
 
-    fn resync_from(&mut self, filesystem: Id, begin: &Begin) -> Result<(), String> {
+    fn resync_from(&mut self, filesystem: Id, begin: &Begin, checksum: bool) -> Result<(), String> {
         let there = Position { epoch: begin.epoch, lsn: begin.after };
-        if let Some(resync) = &mut self.resync
-            && self.kept.filesystem == Some(filesystem)
-            && self.applied.position() == there
-        {
-            resync.restart();
-            return Ok(());
-        }
         if self.kept.standing == KeptStanding::New && !self.is_empty()? {
             return Err(format!(
                 "{} is neither empty nor a replica of this filesystem: empty it, or give an empty directory with -m",
@@ -246,9 +274,16 @@ impl Replica {
         self.kept.began = match before.standing {
             // In a later epoch after a crash content can differ at equal size and mtime.
             KeptStanding::Equal if self.applied.position().epoch != begin.epoch => None,
-            KeptStanding::Equal | KeptStanding::New => Some(resync_clock()),
+            _ if checksum => None,
+            KeptStanding::Equal | KeptStanding::New => {
+                Some(before.check_began.unwrap_or(i64::MAX).min(resync_clock()))
+            }
             KeptStanding::Resyncing => before.began,
         };
+        self.kept.check_began = None;
+        if before.standing != KeptStanding::Resyncing {
+            self.begin_brake()?;
+        }
         if let Err(e) = self.kept.store(&self.state) {
             self.kept = before;
             return Err(e.to_string());
@@ -262,9 +297,29 @@ impl Replica {
             Some(sec) => resync.distrust_since(Time { sec, nsec: 0 }),
             None => resync.distrust_all(),
         }
-        self.resync = Some(resync);
+        (self.resync, self.lost_due) = (Some(resync), false);
         info!("{} is made equal to its master's tree, from record {} on", self.dir.display(), begin.after);
         Ok(())
+    }
+
+    /// Records between what is applied here and `begin.after` are lost: the paths they touched come next.
+    fn patch_from(&mut self, begin: &Begin) -> Result<(), String> {
+        if self.kept.standing != KeptStanding::Equal && self.resync.is_none() {
+            return Err("the master goes on with a resync of which nothing is known here".into());
+        }
+        self.start_resync().map_err(|stall| stall.why)?;
+        let there = Position { epoch: begin.epoch, lsn: begin.after };
+        self.applied.reset(there).map_err(|e| format!("note the position: {e}"))?;
+        (self.doubt, self.lost_due) = (None, true);
+        self.target.drop_all();
+        self.resync.iter_mut().for_each(Resync::restart);
+        Ok(())
+    }
+
+    fn begin_brake(&mut self) -> Result<(), String> {
+        let objects = count_below(self.target.root());
+        let objects = objects.map_err(|e| format!("count what is in {}: {e}", self.dir.display()))?;
+        self.brake.begin(Some(objects)).map_err(|e| e.to_string())
     }
 
     fn is_empty(&self) -> Result<bool, String> {
@@ -273,14 +328,16 @@ impl Replica {
     }
 
     fn answered(&mut self, answer: &Answer, bulk: &[u8]) -> Result<(), Failure> {
-        let Replica { target, lacks, resync: Some(resync), .. } = self else { return Ok(()) };
+        let Replica { target, lacks, brake, resync, looking, .. } = self;
+        let asking = if Resync::is_of_look(answer.id) { looking.resync() } else { resync.as_mut() };
+        let Some(asking) = asking else { return Ok(()) };
         let way = || vec![answer.path.clone()];
-        replay::with_access(target, way, |target| resync.answer(target, lacks, answer, bulk))
+        replay::with_access(target, way, |target| asking.answer(Disk { target, lacks, brake }, answer, bulk))
     }
 
     fn next_wants(&mut self) -> Result<Vec<Want>, Failure> {
-        let Replica { target, lacks, resync: Some(resync), .. } = self else { return Ok(Vec::new()) };
-        resync.wants(target, lacks)
+        let Replica { target, lacks, brake, resync: Some(resync), .. } = self else { return Ok(Vec::new()) };
+        resync.wants(Disk { target, lacks, brake })
     }
 
     /// Makes all durable, if that takes no longer than `CLOSE_SYNC_MAX`, and marks the end as clean.
@@ -304,7 +361,9 @@ impl Replay for Replica {
         match self.kept.standing {
             KeptStanding::New => Standing::New,
             KeptStanding::Equal => Standing::Equal { applied, durable: self.applied.durable() },
-            KeptStanding::Resyncing => Standing::Resyncing { applied },
+            KeptStanding::Resyncing => {
+                Standing::Resyncing { applied, resumable: self.resync.is_some() && !self.lost_due }
+            }
         }
     }
 
@@ -320,6 +379,10 @@ impl Replay for Replica {
         self.lacks.words()
     }
 
+    fn check(&self) -> Check {
+        self.check_standing()
+    }
+
     fn begin(&mut self, filesystem: Id, begin: &Begin) -> Result<(), String> {
         if let Some(mine) = self.kept.filesystem
             && mine != filesystem
@@ -329,9 +392,30 @@ impl Replay for Replica {
         }
         self.stalled = None;
         match begin.plan {
-            Plan::Stream => self.stream_from(begin),
-            Plan::Resync => self.resync_from(filesystem, begin),
+            Plan::Stream => self.stream_from(begin)?,
+            Plan::Resume => self.resume_from(begin)?,
+            Plan::Patch => self.patch_from(begin)?,
+            Plan::Resync { checksum } => {
+                self.resync_from(filesystem, begin, checksum)?;
+                self.stop_looking();
+                self.drop_look();
+            }
         }
+        if begin.check { self.begin_check() } else { Ok(self.go_on_looking()) }
+    }
+
+    fn lost(&mut self, lost: &Lost) {
+        let Some(resync) = self.resync.as_mut().filter(|_| self.lost_due) else { return };
+        lost.paths.iter().for_each(|path| resync.want(path.clone()));
+        self.lost_due = !lost.last;
+    }
+
+    fn order(&mut self, order: Order) {
+        self.ordered(order);
+    }
+
+    fn findings(&mut self) -> Vec<Finding> {
+        self.take_findings()
     }
 
     fn apply(&mut self, record: &Record<'_>) -> Result<(), Stall> {
@@ -352,11 +436,16 @@ impl Replay for Replica {
 
     /// Also finds out that nothing is wanted any more.
     fn wants(&mut self) -> Vec<Want> {
-        let wants = self.next_wants().unwrap_or_else(|failure| {
-            self.failed(format!("compare the replica: {failure}"));
-            Vec::new()
-        });
+        let mut wants =
+            if self.lost_due { Ok(Vec::new()) } else { self.next_wants() }.unwrap_or_else(|failure| {
+                self.failed(format!("compare the replica: {failure}"));
+                Vec::new()
+            });
         self.finish_resync();
+        if !self.lost_due {
+            wants.extend(self.look_on());
+        }
+        self.show();
         wants
     }
 
@@ -369,12 +458,15 @@ impl Replay for Replica {
     }
 
     fn report(&self) -> Report {
+        let (resync, verify) = self.looking.shown();
         Report {
             resyncing: self.kept.standing == KeptStanding::Resyncing,
-            checking: false,
+            checking: self.looking.is_checking(),
             stalled: self.stalled.clone(),
             divergences: self.kept.divergences,
             last_error: self.last_error.clone(),
+            resync,
+            verify,
         }
     }
 

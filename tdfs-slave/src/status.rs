@@ -70,7 +70,7 @@ impl Status {
         let (standing, own_epoch) = match replica.standing {
             Standing::New => ("new", None),
             Standing::Equal { applied, .. } => ("equal", Some(applied.epoch)),
-            Standing::Resyncing { applied } => ("resyncing", Some(applied.epoch)),
+            Standing::Resyncing { applied, .. } => ("resyncing", Some(applied.epoch)),
         };
         let state = match () {
             () if !link.connected => "away",

@@ -5,15 +5,16 @@
 //! Hello            ------------->
 //!                  <-------------   Welcome  (or Refuse)
 //! Begin (or Refuse) ------------>
-//! records, answers, Heartbeat -->
-//!                  <-------------   Ack, Report, Want
+//! records, answers, Heartbeat,
+//! Lost, Order      ------------->
+//!                  <-------------   Ack, Report, Want, Finding
 //! Bye              <------------>   Bye
 //! ```
 
 use crate::answer::Want;
 use crate::codec::{self, CodecError};
 use crate::frame::{Codec, Frame, FrameKind};
-use crate::{Epoch, Id, Lsn, Position};
+use crate::{Epoch, Id, Lsn, Position, TreePath};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Most bytes of a text in a message; senders cut, receivers' frames limit.
@@ -34,6 +35,39 @@ pub enum MasterMessage {
     Refuse(String),
     /// The master ends on purpose.
     Bye(String),
+    /// After `Begin` with [`Plan::Patch`], before anything else: what the lost records touched.
+    Lost(Lost),
+    /// A human wants something of the replica; it has its place among the records.
+    Order(Order),
+}
+
+/// Paths that records touched which the slave never gets, under their present names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// They are compared with all that is below them.
+    pub paths: Vec<TreePath>,
+    /// No more follow.
+    pub last: bool,
+}
+
+/// What a human wants of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Compare all content by hashes and tell what differs, changing nothing; one at a time. Given again with
+    /// the same id it goes on, and tells all findings again.
+    Verify {
+        /// Chosen by the master, told again in each finding.
+        id: u64,
+        /// Make equal what differs.
+        repair: bool,
+    },
+    /// Stop the comparison with this id.
+    Cancel {
+        /// As in `Verify`.
+        id: u64,
+    },
+    /// The resync that goes on may remove more than half of the replica.
+    Confirm,
 }
 
 /// Who the master is.
@@ -68,6 +102,8 @@ pub struct Begin {
     pub after: Lsn,
     /// Whether the log is enough.
     pub plan: Plan,
+    /// The whole replica is compared in the background (quick check), while it counts as equal.
+    pub check: bool,
 }
 
 /// What the slave has to do beside applying records.
@@ -75,8 +111,15 @@ pub struct Begin {
 pub enum Plan {
     /// Nothing: the log has all it lacks.
     Stream,
+    /// The log has all it lacks; the resync that it was in goes on.
+    Resume,
+    /// Records are lost for it: the paths they touched ([`Lost`]) are wanted, beside what was wanted before.
+    Patch,
     /// The whole replica is made equal by wants; it counts as equal again when nothing is wanted.
-    Resync,
+    Resync {
+        /// Contents are compared by hashes, whatever size and mtime say.
+        checksum: bool,
+    },
 }
 
 /// Sign of life of the master.
@@ -105,6 +148,56 @@ pub enum SlaveMessage {
     Refuse(String),
     /// The slave ends on purpose.
     Bye(String),
+    /// What an [`Order::Verify`] found.
+    Finding(Finding),
+}
+
+/// What a comparison by [`Order::Verify`] found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Finding {
+    /// An object is not as on the master.
+    Difference {
+        /// The id of the order.
+        verify: u64,
+        /// The object.
+        path: TreePath,
+        /// What of it.
+        what: Difference,
+    },
+    /// It is over.
+    Ended(Verified),
+}
+
+/// What of an object differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Difference {
+    /// The replica does not have it.
+    Missing,
+    /// Only the replica has it.
+    Extra,
+    /// It is of another kind, or a symlink to elsewhere.
+    Kind,
+    /// Its content.
+    Content,
+    /// Size, mode, owner, mtime, xattrs or ACLs.
+    Attributes,
+    /// It shares its inode with other names than on the master.
+    Links,
+}
+
+/// The end of a comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// The id of the order.
+    pub verify: u64,
+    /// The record as of which the last object was compared.
+    pub as_of: Lsn,
+    /// Objects that were compared.
+    pub objects: u64,
+    /// Bytes of content that were compared.
+    pub bytes: u64,
+    /// How many objects differed; of very many only the first were told one by one.
+    pub differences: u64,
 }
 
 /// Who the slave is and where it stands.
@@ -118,6 +211,20 @@ pub struct Welcome {
     pub standing: Standing,
     /// What of promise P3 its file system or its rights can't carry, in words.
     pub not_carried: Vec<String>,
+    /// Whether a check of it ([`Begin::check`]) was begun and not finished.
+    pub check: Check,
+}
+
+/// How far a check of a replica is when a connection begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Check {
+    /// None is going on.
+    #[default]
+    None,
+    /// One was begun, and how far it was is lost.
+    Unfinished,
+    /// One goes on where it was.
+    Running,
 }
 
 /// What a replica is when a connection begins.
@@ -136,6 +243,8 @@ pub enum Standing {
     Resyncing {
         /// Applied up to here.
         applied: Position,
+        /// What was compared so far is still known: it can go on, records follow from `applied`.
+        resumable: bool,
     },
 }
 
@@ -163,6 +272,42 @@ pub struct Report {
     pub divergences: u64,
     /// The latest thing that a human may want to know of.
     pub last_error: Option<String>,
+    /// The resync, or the check, that is going on.
+    pub resync: Option<ResyncProgress>,
+    /// The comparison by [`Order::Verify`] that is going on.
+    pub verify: Option<ResyncProgress>,
+}
+
+/// How far a comparison of the replica with the master's tree is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResyncProgress {
+    /// What is being done.
+    pub phase: Phase,
+    /// Objects that are known to be equal since it began.
+    pub objects_done: u64,
+    /// Objects that are known to be needed still; more may be found.
+    pub objects_left: u64,
+    /// Bytes of content that were compared.
+    pub bytes_done: u64,
+    /// Bytes of content that are known to be needed still.
+    pub bytes_left: u64,
+    /// Objects that were not equal.
+    pub differences: u64,
+}
+
+/// What a comparison does at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Looks whether anything differs; nothing did so far.
+    Checking,
+    /// Makes equal what differs.
+    Resyncing,
+    /// Waits for [`Order::Confirm`]: it would remove more than half of the replica.
+    Confirm,
+    /// Waits for the resync that goes on to end.
+    Waiting,
+    /// Compares contents by hashes.
+    Verifying,
 }
 
 /// A message of one of the two directions.

@@ -5,7 +5,8 @@
 /// Protocol versions, newest last:
 ///
 /// * 1: the first.
-pub const PROTOCOL: u16 = 1;
+/// * 2: checks, orders, resyncs that go on after a lost connection; how far a resync is.
+pub const PROTOCOL: u16 = 2;
 
 /// Versions of the log segments' layout, newest last:
 ///

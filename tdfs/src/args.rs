@@ -37,6 +37,12 @@ pub struct Serve {
     /// Most bytes of log that are kept for slaves that lag behind.
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 30)]
     pub log_max: u64,
+    /// Most bytes a second that a resync may compare or send for each slave [default: no bound].
+    #[arg(long, value_name = "BYTES_PER_S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub resync_rate: Option<u64>,
+    /// Do not compare the slaves with the directory at the start: nothing has changed in it meanwhile.
+    #[arg(long)]
+    pub no_check: bool,
     /// Serve a directory in which other file systems are mounted, without what is in those.
     #[arg(long)]
     pub skip_mounts: bool,
@@ -78,6 +84,52 @@ pub enum Command {
         /// Give up after so many seconds [default: never].
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<u64>,
+    },
+    /// Compare replicas with the directory, contents by hashes: 0 equal, 1 not, 2 could not.
+    Verify {
+        /// Which tdfs.
+        #[command(flatten)]
+        of: Of,
+        /// Which slave; repeatable [default: all].
+        #[arg(short = 'c', long = "connect", value_name = "SLAVE")]
+        slaves: Vec<String>,
+        /// Make equal what differs.
+        #[arg(long)]
+        repair: bool,
+        /// Tell the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make replicas equal by comparing all of them; returns at once.
+    Resync {
+        /// Which tdfs.
+        #[command(flatten)]
+        of: Of,
+        /// Which slave; repeatable [default: all].
+        #[arg(short = 'c', long = "connect", value_name = "SLAVE")]
+        slaves: Vec<String>,
+        /// Compare contents by hashes, whatever sizes and mtimes say.
+        #[arg(long)]
+        checksum: bool,
+        /// Allow the removal of more than half of a replica.
+        #[arg(long)]
+        confirm: bool,
+    },
+    /// Mirror to one more slave, until tdfs ends.
+    Add {
+        /// Which tdfs.
+        #[command(flatten)]
+        of: Of,
+        /// As for -c.
+        slave: String,
+    },
+    /// Mirror to a slave no longer, and keep no log for it.
+    Forget {
+        /// Which tdfs.
+        #[command(flatten)]
+        of: Of,
+        /// As it was given with -c.
+        slave: String,
     },
 }
 

@@ -7,7 +7,7 @@ use crate::fuse::mount::{self, FSTYPE, MountInfo};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tdfs_host::cli::{WrongUse, absolute, absolute_to_make, check_directory, stderr_inside, wrong};
 use tdfs_host::state;
 
@@ -42,6 +42,11 @@ impl Places {
         let places = Places { directory, mountpoint, state, replicas };
         places.check_nesting()?;
         Ok(places)
+    }
+
+    /// Checks that one more replica lies apart from all else.
+    pub fn check_replica(&self, replica: &Path) -> Result<(), WrongUse> {
+        Places { replicas: vec![replica.to_owned()], ..self.clone() }.check_nesting()
     }
 
     fn check_nesting(&self) -> Result<(), WrongUse> {

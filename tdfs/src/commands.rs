@@ -2,14 +2,16 @@
 //!
 //! Called by `daemon` for the command line; never touches the mount.
 
+mod verify;
+
 use crate::args::Of;
-use crate::ship::SlaveStatus;
+use crate::ship::{SlaveAddress, SlaveStatus};
 use crate::status::Status;
 use anyhow::Context;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use tdfs_host::cli::{self, WrongUse};
+use tdfs_host::cli::{self, WRONG_USE, WrongUse};
 use tdfs_host::control::{self, AskError, Request};
 use tdfs_host::state;
 
@@ -34,6 +36,55 @@ pub fn status(of: &Of, json: bool) -> anyhow::Result<()> {
 /// does not run.
 pub fn wait(of: &Of, timeout: Option<Duration>) -> ExitCode {
     cli::exit("tdfs", wait_until(of, timeout.map(|timeout| Instant::now() + timeout)))
+}
+
+/// `tdfs verify`: 0 when all replicas are equal; 1 when some are not; 2 when that could not be found out.
+pub fn verify(of: &Of, slaves: &[String], repair: bool, json: bool) -> ExitCode {
+    match verify::run(of, slaves, repair, json) {
+        Ok(verify::Outcome::Equal) => ExitCode::SUCCESS,
+        Ok(verify::Outcome::Different) => ExitCode::from(cli::FAILED),
+        Err(e) => {
+            eprintln!("tdfs: {e:#}");
+            ExitCode::from(WRONG_USE)
+        }
+    }
+}
+
+/// `tdfs resync`.
+pub fn resync(of: &Of, slaves: &[String], checksum: bool, confirm: bool) -> anyhow::Result<()> {
+    tell(of, &Request::Resync { slaves: told_addresses(slaves)?, checksum, confirm })
+}
+
+/// `tdfs add`.
+pub fn add(of: &Of, slave: &str) -> anyhow::Result<()> {
+    tell(of, &Request::Add { slave: address(slave)?.to_string() })
+}
+
+/// `tdfs forget`.
+pub fn forget(of: &Of, slave: &str) -> anyhow::Result<()> {
+    tell(of, &Request::Forget { slave: address(slave)?.to_string() })
+}
+
+/// The address of a slave as a user gives it; a path is made absolute.
+pub fn address(text: &str) -> Result<SlaveAddress, WrongUse> {
+    let mut address: SlaveAddress = text.parse().map_err(WrongUse)?;
+    if let SlaveAddress::Embedded(path) = &mut address {
+        *path = cli::absolute_to_make(path)?;
+    }
+    Ok(address)
+}
+
+fn told_addresses(slaves: &[String]) -> Result<Vec<String>, WrongUse> {
+    slaves.iter().map(|slave| Ok(address(slave)?.to_string())).collect()
+}
+
+/// Has a running tdfs do something that it may refuse.
+fn tell(of: &Of, request: &Request) -> anyhow::Result<()> {
+    match control::ask(&state_path(of)?, request, Some(ASK_MAX)) {
+        Ok(_) => Ok(()),
+        Err(AskError::Refused(why)) => Err(WrongUse(why).into()),
+        Err(e) => Err(not_running(of, e.into())),
+    }
 }
 
 fn wait_until(of: &Of, deadline: Option<Instant>) -> anyhow::Result<()> {
@@ -80,19 +131,23 @@ enum Unanswered {
     Other(anyhow::Error),
 }
 
-fn ask(state: &std::path::Path, request: &Request, timeout: Option<Duration>) -> Result<Status, Unanswered> {
-    match control::ask(state, request, timeout) {
-        Ok(status) => {
-            serde_json::from_value(status).context("read the daemon's status").map_err(Unanswered::Other)
+impl From<AskError> for Unanswered {
+    fn from(e: AskError) -> Unanswered {
+        match e {
+            AskError::NotRunning => Unanswered::NotRunning,
+            AskError::Io(e)
+                if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
+            {
+                Unanswered::Late
+            }
+            e => Unanswered::Other(e.into()),
         }
-        Err(AskError::NotRunning) => Err(Unanswered::NotRunning),
-        Err(AskError::Io(e))
-            if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
-        {
-            Err(Unanswered::Late)
-        }
-        Err(e) => Err(Unanswered::Other(e.into())),
     }
+}
+
+fn ask(state: &std::path::Path, request: &Request, timeout: Option<Duration>) -> Result<Status, Unanswered> {
+    let status = control::ask(state, request, timeout)?;
+    serde_json::from_value(status).context("read the daemon's status").map_err(Unanswered::Other)
 }
 
 fn not_running(of: &Of, unanswered: Unanswered) -> anyhow::Error {

@@ -1,10 +1,13 @@
 //! The daemon: builds the parts, starts and stops them in order; and its commands.
 //!
-//! Called by `main`. Knows every part and does no part's work.
+//! Called by `main`. Knows every part and does no part's work. `control` answers the commands to it.
+
+mod control;
 
 use crate::args::{Args, Command, Compress, Serve};
 use crate::checks::Places;
 use crate::commit::Commit;
+use crate::embedded::{self, Embedded};
 use crate::fuse::barrier::Barrier;
 use crate::fuse::mount::{self, Mount};
 use crate::fuse::session;
@@ -12,21 +15,17 @@ use crate::identity::{Identity, random_id};
 use crate::passthrough::Passthrough;
 use crate::resync::Answers;
 use crate::ship::{self, Ship, SlaveAddress};
-use crate::status::Status;
 use anyhow::Context;
 use clap::Parser;
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tdfs_host::cli::{self, WrongUse};
-use tdfs_host::control::{Answer, Control, Request};
+use tdfs_host::control::Control;
 use tdfs_host::daemon::{StopSignals, init_log, prepare_process};
-use tdfs_host::state::{self, StateDir};
-use tdfs_slave::receive::Receive;
-use tdfs_slave::relay::Relay;
+use tdfs_host::state::StateDir;
 use tdfs_wire::frame::Codec;
 use tokio::sync::oneshot;
 
@@ -53,6 +52,14 @@ pub fn main_from_args() -> ExitCode {
         (Some(Command::Wait { of, timeout }), _) => {
             return crate::commands::wait(&of, timeout.map(Duration::from_secs));
         }
+        (Some(Command::Verify { of, slaves, repair, json }), _) => {
+            return crate::commands::verify(&of, &slaves, repair, json);
+        }
+        (Some(Command::Resync { of, slaves, checksum, confirm }), _) => {
+            crate::commands::resync(&of, &slaves, checksum, confirm)
+        }
+        (Some(Command::Add { of, slave }), _) => crate::commands::add(&of, &slave),
+        (Some(Command::Forget { of, slave }), _) => crate::commands::forget(&of, &slave),
         (None, Some(serve)) => run(&serve),
         (None, None) => {
             Err(WrongUse("no directory is named: give the one to distribute with -m".into()).into())
@@ -65,7 +72,7 @@ fn run(serve: &Serve) -> anyhow::Result<()> {
     #[cfg(feature = "failpoints")]
     let _fail_points = fail::FailScenario::setup();
     let slaves = addresses(serve)?;
-    let replicas: Vec<PathBuf> = slaves.iter().filter_map(embedded_path).map(Path::to_path_buf).collect();
+    let replicas: Vec<PathBuf> = slaves.iter().filter_map(embedded::path_of).map(Path::to_path_buf).collect();
     mount::check_device().map_err(WrongUse)?;
     let places = Places::find(serve, &replicas)?;
     places.check_mounts_below(serve.skip_mounts)?;
@@ -109,14 +116,8 @@ fn log_of_fuser() {
 fn addresses(serve: &Serve) -> Result<Vec<SlaveAddress>, WrongUse> {
     let mut addresses: Vec<SlaveAddress> = Vec::new();
     for text in &serve.slaves {
-        let mut address: SlaveAddress = text.parse().map_err(WrongUse)?;
-        if let SlaveAddress::Embedded(path) = &mut address {
-            *path = cli::absolute_to_make(path)?;
-        } else if !serve.insecure {
-            return cli::wrong(format!(
-                "connections are not encrypted yet, and {text} is not asked who it is: say --insecure to use it all the same"
-            ));
-        }
+        let address = crate::commands::address(text)?;
+        check_secure(&address, serve.insecure)?;
         if addresses.contains(&address) {
             return cli::wrong(format!("-c {text} is given twice: give each slave once"));
         }
@@ -125,49 +126,13 @@ fn addresses(serve: &Serve) -> Result<Vec<SlaveAddress>, WrongUse> {
     Ok(addresses)
 }
 
-fn embedded_path(address: &SlaveAddress) -> Option<&Path> {
-    match address {
-        SlaveAddress::Embedded(path) => Some(path),
-        SlaveAddress::Network { .. } => None,
+fn check_secure(address: &SlaveAddress, insecure: bool) -> Result<(), WrongUse> {
+    if insecure || embedded::path_of(address).is_some() {
+        return Ok(());
     }
-}
-
-/// Slaves inside this process, by the directory of their replica.
-struct Embedded(HashMap<PathBuf, (Arc<Receive>, Arc<Relay>)>);
-
-impl Embedded {
-    fn start(slaves: &[SlaveAddress], state: &StateDir) -> anyhow::Result<Embedded> {
-        let mut started = HashMap::new();
-        for path in slaves.iter().filter_map(embedded_path) {
-            let name = state::default_path(state::Side::Slave, path)?;
-            let name = name.file_name().context("name of an embedded slave's state")?;
-            let replica = tdfs_slave::open_replica(path, &state.path().join(name))
-                .map_err(|e| WrongUse(format!("the replica {} can't be used: {e:#}", path.display())))?;
-            let relay = Arc::new(Relay::start(Box::new(replica)).context("start the relay")?);
-            started.insert(path.to_path_buf(), (Receive::new(Arc::clone(&relay), true), relay));
-        }
-        Ok(Embedded(started))
-    }
-
-    fn connector(&self) -> ship::ConnectEmbedded {
-        let receives: HashMap<PathBuf, Arc<Receive>> =
-            self.0.iter().map(|(path, (receive, _))| (path.clone(), Arc::clone(receive))).collect();
-        Arc::new(move |path: &Path| {
-            let receive = receives.get(path).cloned();
-            Box::pin(async move {
-                let receive = receive.ok_or(std::io::ErrorKind::NotFound)?;
-                receive.connect_embedded()
-            })
-        })
-    }
-
-    async fn stop(self) {
-        for (receive, relay) in self.0.into_values() {
-            receive.stop().await;
-            // A panic ends the process, so joining can't fail.
-            let _ = tokio::task::spawn_blocking(move || drop(relay.stop())).await;
-        }
-    }
+    cli::wrong(format!(
+        "connections are not encrypted yet, and {address} is not asked who it is: say --insecure to use it all the same"
+    ))
 }
 
 /// The parts of a running master.
@@ -180,6 +145,9 @@ struct Daemon {
     mount: Mount,
     barrier: Arc<Barrier>,
     ship: Ship,
+    embedded: Arc<Embedded>,
+    /// Network slaves may be talked to in plain TCP.
+    insecure: bool,
     /// Who can reach below the mount.
     below: Vec<String>,
     /// The directory, open for syncfs; its flock keeps other tdfs off.
@@ -203,7 +171,7 @@ impl Daemon {
         let commit = Commit::new(Arc::clone(identity.log()));
         let passthrough = Arc::new(Passthrough::new(root, commit).context("open the directory")?);
         let embedded = Embedded::start(&slaves, &state)?;
-        if serve.insecure && slaves.iter().any(|slave| embedded_path(slave).is_none()) {
+        if serve.insecure && slaves.iter().any(|slave| embedded::path_of(slave).is_none()) {
             tracing::warn!(
                 "--insecure: the tree goes over the network in plain TCP, to whoever answers there"
             );
@@ -222,6 +190,8 @@ impl Daemon {
             nodelay: !serve.nagle,
             state: Arc::clone(&state),
             log_bytes_max: serve.log_max,
+            resync_rate: serve.resync_rate,
+            check: !serve.no_check,
             answerer: Arc::new(Answers::new(Arc::clone(&passthrough), codec)),
             connect_embedded: embedded.connector(),
         })?;
@@ -235,11 +205,13 @@ impl Daemon {
             mount,
             barrier,
             ship,
+            embedded,
+            insecure: serve.insecure,
             below,
             directory,
         });
         daemon.run(control, signals, session_ended).await;
-        daemon.stop(embedded).await
+        daemon.stop().await
     }
 
     /// Runs until a signal comes or the mount goes.
@@ -285,13 +257,13 @@ impl Daemon {
         let _ = done.await;
     }
 
-    async fn stop(self: Arc<Self>, embedded: Embedded) -> anyhow::Result<()> {
+    async fn stop(self: Arc<Self>) -> anyhow::Result<()> {
         let proven = self.close().await;
         if !self.ship.drain(DRAIN_MAX).await {
             tracing::info!("slaves lack records; they get them when tdfs runs again");
         }
         self.ship.stop().await;
-        embedded.stop().await;
+        self.embedded.stop().await;
         let this = Arc::clone(&self);
         let synced = tokio::task::spawn_blocking(move || {
             rustix::fs::syncfs(&this.directory).context("sync the directory")?;
@@ -328,49 +300,6 @@ impl Daemon {
     fn write_back(&self) -> std::io::Result<()> {
         self.mount.sync()?;
         self.barrier.pass(self.mount.mountpoint(), WRITE_BACK_MAX)
-    }
-
-    async fn answer_commands(self: Arc<Self>, control: Control) {
-        control
-            .serve(move |request| {
-                let this = Arc::clone(&self);
-                async move {
-                    let answered = tokio::task::spawn_blocking(move || this.answer(&request)).await;
-                    answered.unwrap_or_else(|e| Answer::Error(e.to_string()))
-                }
-            })
-            .await;
-    }
-
-    fn answer(&self, request: &Request) -> Answer {
-        if *request == Request::Sync {
-            if let Err(e) = self.write_back() {
-                return Answer::Error(format!("write mapped pages out: {e}"));
-            }
-            // Their checks are records, too, which the caller wants to see applied.
-            self.passthrough.lost().wait_until_found(FIND_LOST_MAX);
-        }
-        serde_json::to_value(self.status()).map_or_else(|e| Answer::Error(e.to_string()), Answer::Ok)
-    }
-
-    fn status(&self) -> Status {
-        let log = self.identity.log();
-        let lost = self.passthrough.lost().is_pending(); // before the head: when it is over, its record is in
-        let head = log.head().get();
-        let mut slaves = self.ship.status();
-        slaves.iter_mut().for_each(|slave| slave.checking |= lost);
-        Status {
-            role: "master".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            directory: self.places.directory.clone(),
-            mountpoint: self.places.mountpoint.clone(),
-            filesystem: self.identity.filesystem().to_string(),
-            codec: if self.codec == Codec::Lzf { "lzf" } else { "none" }.into(),
-            epoch: log.epoch().number,
-            head,
-            below_mount: self.below.clone(),
-            slaves,
-        }
     }
 
     /// Once a second: tree and log go to the disk, and slaves hear up to where.

@@ -10,6 +10,7 @@ mod checks;
 mod commands;
 pub mod commit;
 mod daemon;
+mod embedded;
 pub mod fuse;
 mod identity;
 pub mod passthrough;

@@ -6,12 +6,12 @@ use std::fmt::Debug;
 use tdfs_wire::Lsn;
 use tdfs_wire::answer::{Want, Wanted};
 use tdfs_wire::message::{
-    Ack, Begin, Branch, Heartbeat, Hello, MasterMessage, Message, Plan, Report, SlaveMessage, Standing,
-    Welcome,
+    Ack, Begin, Branch, Check, Difference, Finding, Heartbeat, Hello, Lost, MasterMessage, Message, Order,
+    Phase, Plan, Report, ResyncProgress, SlaveMessage, Standing, Verified, Welcome,
 };
 
 fn begin(plan: Plan) -> MasterMessage {
-    MasterMessage::Begin(Begin { epoch: epoch(), after: Lsn::new(78), plan })
+    MasterMessage::Begin(Begin { epoch: epoch(), after: Lsn::new(78), plan, check: plan == Plan::Stream })
 }
 
 fn master() -> Vec<(&'static str, MasterMessage)> {
@@ -26,17 +26,27 @@ fn master() -> Vec<(&'static str, MasterMessage)> {
     vec![
         ("master/hello", MasterMessage::Hello(hello)),
         ("master/begin-stream", begin(Plan::Stream)),
-        ("master/begin-resync", begin(Plan::Resync)),
+        ("master/begin-resume", begin(Plan::Resume)),
+        ("master/begin-patch", begin(Plan::Patch)),
+        ("master/begin-resync", begin(Plan::Resync { checksum: true })),
         ("master/heartbeat", MasterMessage::Heartbeat(heartbeat)),
         ("master/refuse", MasterMessage::Refuse("not \u{201e}mine\u{201c}".into())),
         ("master/bye", MasterMessage::Bye("stopped".into())),
+        ("master/lost", MasterMessage::Lost(Lost { paths: vec![path("a"), path("b/c")], last: true })),
+        ("master/order-verify", MasterMessage::Order(Order::Verify { id: 7, repair: true })),
+        ("master/order-cancel", MasterMessage::Order(Order::Cancel { id: 7 })),
+        ("master/order-confirm", MasterMessage::Order(Order::Confirm)),
     ]
 }
 
-fn welcome(standing: Standing) -> SlaveMessage {
+fn welcome(standing: Standing, check: Check) -> SlaveMessage {
     let not_carried = vec!["owner".into(), "trusted xattrs".into()];
     let software = "tdfs-slave 0.1.0".into();
-    SlaveMessage::Welcome(Welcome { software, replica: id(0x20), standing, not_carried })
+    SlaveMessage::Welcome(Welcome { software, replica: id(0x20), standing, not_carried, check })
+}
+
+fn progress(phase: Phase) -> ResyncProgress {
+    ResyncProgress { phase, objects_done: 1, objects_left: 2, bytes_done: 3, bytes_left: 4, differences: 5 }
 }
 
 fn want(what: Wanted) -> SlaveMessage {
@@ -51,16 +61,34 @@ fn slave() -> Vec<(&'static str, SlaveMessage)> {
         stalled: Some("no space left".into()),
         divergences: 4,
         last_error: Some("EIO".into()),
+        resync: Some(progress(Phase::Resyncing)),
+        verify: Some(progress(Phase::Waiting)),
     };
     let checking = Report { checking: true, ..Report::default() };
+    let report = |phase| SlaveMessage::Report(Report { resync: Some(progress(phase)), ..Report::default() });
+    let difference = |what| SlaveMessage::Finding(Finding::Difference { verify: 7, path: path("f"), what });
+    let ended = Verified { verify: 7, as_of: Lsn::new(80), objects: 5, bytes: 1 << 33, differences: 6 };
     let applied = position();
     vec![
-        ("slave/welcome-new", welcome(Standing::New)),
-        ("slave/welcome-equal", welcome(Standing::Equal { applied, durable: Lsn::new(76) })),
-        ("slave/welcome-resyncing", welcome(Standing::Resyncing { applied })),
+        ("slave/welcome-new", welcome(Standing::New, Check::None)),
+        ("slave/welcome-equal", welcome(Standing::Equal { applied, durable: Lsn::new(76) }, Check::Running)),
+        (
+            "slave/welcome-resyncing",
+            welcome(Standing::Resyncing { applied, resumable: true }, Check::Unfinished),
+        ),
         ("slave/ack", SlaveMessage::Ack(ack)),
         ("slave/report-stalled", SlaveMessage::Report(stalled)),
         ("slave/report-checking", SlaveMessage::Report(checking)),
+        ("slave/report-phase-checking", report(Phase::Checking)),
+        ("slave/report-phase-confirm", report(Phase::Confirm)),
+        ("slave/report-phase-verifying", report(Phase::Verifying)),
+        ("slave/finding-missing", difference(Difference::Missing)),
+        ("slave/finding-extra", difference(Difference::Extra)),
+        ("slave/finding-kind", difference(Difference::Kind)),
+        ("slave/finding-content", difference(Difference::Content)),
+        ("slave/finding-attributes", difference(Difference::Attributes)),
+        ("slave/finding-links", difference(Difference::Links)),
+        ("slave/finding-ended", SlaveMessage::Finding(Finding::Ended(ended))),
         ("slave/want-listing", want(Wanted::Listing)),
         ("slave/want-object", want(Wanted::Object { offset: 1 << 17, hashes: vec![[0xaa; 32], [0xbb; 32]] })),
         ("slave/refuse", SlaveMessage::Refuse("busy".into())),
@@ -94,6 +122,27 @@ fn each_message_has_a_file() {
     }));
     variants::check_all_shown(slave().into_iter().filter_map(|(_, message)| match message {
         SlaveMessage::Welcome(welcome) => Some(welcome.standing),
+        _ => None,
+    }));
+    variants::check_all_shown(master().into_iter().filter_map(|(_, message)| match message {
+        MasterMessage::Order(order) => Some(order),
+        _ => None,
+    }));
+    variants::check_all_shown(slave().into_iter().filter_map(|(_, message)| match message {
+        SlaveMessage::Finding(Finding::Difference { what, .. }) => Some(what),
+        _ => None,
+    }));
+    variants::check_all_shown(
+        slave()
+            .into_iter()
+            .flat_map(|(_, message)| match message {
+                SlaveMessage::Report(report) => report.resync.into_iter().chain(report.verify).collect(),
+                _ => Vec::new(),
+            })
+            .map(|progress| progress.phase),
+    );
+    variants::check_all_shown(slave().into_iter().filter_map(|(_, message)| match message {
+        SlaveMessage::Welcome(welcome) => Some(welcome.check),
         _ => None,
     }));
     variants::check_all_shown(slave().into_iter().filter_map(|(_, message)| match message {

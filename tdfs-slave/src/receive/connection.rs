@@ -98,6 +98,14 @@ impl<'a> Connection<'a> {
                     self.deliver();
                 }
                 Output::Deliver => self.deliver(),
+                Output::Lost(lost) => {
+                    self.in_hand = Some(Item::Lost(lost));
+                    self.deliver();
+                }
+                Output::Order(order) => {
+                    self.in_hand = Some(Item::Order(order));
+                    self.deliver();
+                }
                 Output::Send(message) => match message.frame() {
                     Ok(frame) => self.sender.start(Arc::new(frame)),
                     Err(e) => {
@@ -224,7 +232,7 @@ impl<'a> Connection<'a> {
             return;
         };
         let (news, closed, full) = (lane.news(), lane.is_closed(), lane.is_full());
-        let News { began, report, applied, durable, wants, fault } = news;
+        let News { began, report, applied, durable, wants, findings, fault } = news;
         let inputs = [
             began.map(Input::Began),
             report.map(Input::Reported),
@@ -236,6 +244,9 @@ impl<'a> Connection<'a> {
         }
         for want in wants {
             self.tell(Input::Want(want));
+        }
+        for finding in findings {
+            self.tell(Input::Found(finding));
         }
         if let Some(why) = fault {
             self.damaged(&why);

@@ -114,7 +114,14 @@ impl Master {
             },
             other => panic!("{other:?}"),
         };
-        master.say(&MasterMessage::Begin(Begin { epoch: EPOCH, after: applied, plan: Plan::Stream })).await;
+        master
+            .say(&MasterMessage::Begin(Begin {
+                epoch: EPOCH,
+                after: applied,
+                plan: Plan::Stream,
+                check: false,
+            }))
+            .await;
         master
     }
 

@@ -109,6 +109,14 @@ impl Player<'_> {
                 self.until_done(lane, |replay| replay.answer(*as_of, answer.clone(), bulk));
                 self.tell_wants(lane);
             }
+            Item::Lost(lost) => {
+                self.replay.lost(lost);
+                self.tell_wants(lane);
+            }
+            Item::Order(order) => {
+                self.replay.order(*order);
+                self.tell_wants(lane);
+            }
         }
     }
 
@@ -121,7 +129,11 @@ impl Player<'_> {
             return lane.tell(|news| news.began = Some(Err(why)));
         }
         self.begun = true;
-        lane.tell(|news| (news.began, news.durable) = (Some(Ok(())), Some(facts.durable)));
+        // What was said before the stream began says nothing about it.
+        lane.tell(|news| {
+            (news.began, news.durable) = (Some(Ok(())), Some(facts.durable));
+            news.report = Some(facts.report);
+        });
         let wants = self.replay.wants();
         self.tell(lane, wants);
     }
@@ -197,15 +209,17 @@ impl Player<'_> {
         let (report, applied) = (self.report(), self.replay.applied());
         {
             let mut facts = self.shared.facts.lock();
-            facts.replica.standing = self.replay.standing();
+            (facts.replica.standing, facts.replica.check) = (self.replay.standing(), self.replay.check());
             (facts.applied, facts.report) = (applied, report.clone());
         }
         if lane.closed.load(Ordering::Acquire) {
             return;
         }
+        let findings = self.replay.findings();
         lane.tell(|news| {
             (news.report, news.applied) = (Some(report), Some(applied));
             news.wants.extend(wants);
+            news.findings.extend(findings);
         });
     }
 

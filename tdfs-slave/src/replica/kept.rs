@@ -35,6 +35,8 @@ pub(super) struct Kept {
     /// While it stands at Resyncing: when that began, in seconds since 1970 by the clock of its ctimes. None: its
     /// content is under suspicion as a whole.
     pub(super) began: Option<i64>,
+    /// While a check of it is going on: when that began, by the same clock.
+    pub(super) check_began: Option<i64>,
 }
 
 /// Its form in JSON: ids as people read them.
@@ -45,6 +47,8 @@ struct Form {
     standing: KeptStanding,
     divergences: u64,
     began: Option<i64>,
+    #[serde(default)]
+    check_began: Option<i64>,
 }
 
 impl Kept {
@@ -52,7 +56,8 @@ impl Kept {
     pub(super) fn load(state: &StateDir) -> anyhow::Result<Kept> {
         let Some(form) = state.read::<Form>(FILE)? else {
             let (replica, standing) = (random_id()?, KeptStanding::New);
-            let kept = Kept { filesystem: None, replica, standing, divergences: 0, began: None };
+            let kept =
+                Kept { filesystem: None, replica, standing, divergences: 0, began: None, check_began: None };
             kept.store(state)?;
             return Ok(kept);
         };
@@ -67,6 +72,7 @@ impl Kept {
             standing: form.standing,
             divergences: form.divergences,
             began: form.began,
+            check_began: form.check_began,
         })
     }
 
@@ -78,6 +84,7 @@ impl Kept {
             standing: self.standing,
             divergences: self.divergences,
             began: self.began,
+            check_began: self.check_began,
         };
         state.write(FILE, &form)
     }

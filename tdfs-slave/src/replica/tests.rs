@@ -14,6 +14,8 @@ const FILESYSTEM: Id = Id([3; 16]);
 const T: Time = Time { sec: 77, nsec: 1 };
 
 /// A tree that answers as a master does, a replica directory and a state directory.
+const RESYNC: Plan = Plan::Resync { checksum: false };
+
 struct Scene {
     dir: tempfile::TempDir,
     lsn: u64,
@@ -45,13 +47,13 @@ impl Scene {
     }
 
     fn begin(&self, plan: Plan) -> Begin {
-        Begin { epoch: EPOCH, after: Lsn::new(self.lsn), plan }
+        Begin { epoch: EPOCH, after: Lsn::new(self.lsn), plan, check: false }
     }
 
     /// A replica that was made equal.
     fn equal(&self) -> Replica {
         let mut replica = self.open();
-        replica.begin(FILESYSTEM, &self.begin(Plan::Resync)).unwrap();
+        replica.begin(FILESYSTEM, &self.begin(RESYNC)).unwrap();
         self.answer_all(&mut replica);
         assert!(matches!(replica.standing(), Standing::Equal { .. }));
         replica
@@ -156,7 +158,7 @@ fn an_empty_directory_becomes_equal_and_goes_on_after_a_clean_end() {
     symlink("d/f", scene.master("s")).unwrap();
     let mut replica = scene.open();
     assert_eq!(replica.standing(), Standing::New);
-    replica.begin(FILESYSTEM, &scene.begin(Plan::Resync)).unwrap();
+    replica.begin(FILESYSTEM, &scene.begin(RESYNC)).unwrap();
     assert!(replica.report().resyncing);
     scene.answer_all(&mut replica);
     assert_eq!(fs::read(scene.replica("d/f")).unwrap(), b"content");
@@ -214,7 +216,7 @@ fn a_directory_with_somebodys_data_is_refused() {
     let scene = Scene::new();
     fs::write(scene.replica("thesis"), "years of work").unwrap();
     let mut replica = scene.open();
-    let why = replica.begin(FILESYSTEM, &scene.begin(Plan::Resync)).unwrap_err();
+    let why = replica.begin(FILESYSTEM, &scene.begin(RESYNC)).unwrap_err();
     assert!(why.contains("neither empty nor a replica"), "{why}");
     assert_eq!(replica.standing(), Standing::New);
     assert!(scene.replica("thesis").exists());
@@ -224,7 +226,7 @@ fn a_directory_with_somebodys_data_is_refused() {
 fn another_filesystem_is_refused() {
     let scene = Scene::new();
     let mut replica = scene.equal();
-    let why = replica.begin(Id([4; 16]), &scene.begin(Plan::Resync)).unwrap_err();
+    let why = replica.begin(Id([4; 16]), &scene.begin(RESYNC)).unwrap_err();
     assert!(why.contains("is a replica of filesystem"), "{why}");
     assert!(matches!(replica.standing(), Standing::Equal { .. }));
 }
@@ -237,7 +239,9 @@ fn a_stream_that_does_not_begin_here_is_refused() {
     assert!(replica.begin(FILESYSTEM, &begin).is_err());
     // A later epoch that branched off here is the same history.
     let later = Epoch { number: 2, id: Id([8; 16]) };
-    replica.begin(FILESYSTEM, &Begin { epoch: later, after: Lsn::ZERO, plan: Plan::Stream }).unwrap();
+    replica
+        .begin(FILESYSTEM, &Begin { epoch: later, after: Lsn::ZERO, plan: Plan::Stream, check: false })
+        .unwrap();
     let applied = Position { epoch: later, lsn: Lsn::ZERO };
     assert_eq!(replica.standing(), Standing::Equal { applied, durable: Lsn::ZERO });
 }
@@ -283,12 +287,12 @@ fn a_resync_that_was_not_finished_is_told_after_a_kill() {
     let scene = Scene::new();
     fs::write(scene.master("f"), "x").unwrap();
     let mut replica = scene.open();
-    replica.begin(FILESYSTEM, &scene.begin(Plan::Resync)).unwrap();
+    replica.begin(FILESYSTEM, &scene.begin(RESYNC)).unwrap();
     kill(replica);
     let mut replica = scene.open();
     assert!(matches!(replica.standing(), Standing::Resyncing { .. }));
     assert!(replica.begin(FILESYSTEM, &scene.begin(Plan::Stream)).is_err());
-    replica.begin(FILESYSTEM, &scene.begin(Plan::Resync)).unwrap();
+    replica.begin(FILESYSTEM, &scene.begin(RESYNC)).unwrap();
     scene.answer_all(&mut replica);
     assert!(matches!(replica.standing(), Standing::Equal { .. }));
 }

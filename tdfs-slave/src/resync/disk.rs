@@ -3,12 +3,14 @@
 //! Everything goes through `replay::Target`: below the root, never through a symlink. What is mounted inside
 //! the replica is a stall, not to be removed. Tells the target of each name it removes.
 
+use super::brake::{Brake, count_below};
 use super::stock::{Standing, Stock};
 use crate::replay::{
     Failure, Lack, Lacks, Step, Target, Trouble, at, set_mode, set_owner, set_xattr, with_access,
 };
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, Result as SysResult};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tdfs_host::object::{self, read_at, write_all_at};
@@ -22,10 +24,14 @@ const CLOCK_SLACK_SECONDS: i64 = 10;
 const BLOCK: usize = 128 * 1024;
 const _: () = assert!(BLOCK as u64 == BLOCK_BYTES);
 
-/// The replica, with what it can't carry.
-pub(super) struct Disk<'a> {
+/// The replica, with what it can't carry and what may be removed of it.
+pub struct Disk<'a> {
+    /// The tree.
     pub target: &'a mut Target,
+    /// What it can't carry.
     pub lacks: &'a mut Lacks,
+    /// Counts removals.
+    pub brake: &'a mut Brake,
 }
 
 impl Stock for Disk<'_> {
@@ -161,6 +167,46 @@ impl Stock for Disk<'_> {
             && owner
             && self.equal_xattrs(&here.xattrs, &there.xattrs)
     }
+
+    fn can_make(&self, kind: &Kind) -> bool {
+        let lack = match kind {
+            Kind::Char(_) | Kind::Block(_) => Lack::Device,
+            Kind::Fifo | Kind::Socket => Lack::Special,
+            Kind::File | Kind::Directory | Kind::Symlink(_) => return true,
+        };
+        !self.lacks.has(lack)
+    }
+
+    fn holds(&mut self, path: &TreePath, offset: u64, bytes: &[u8]) -> Result<bool, Failure> {
+        opening(self.target, path, |target| {
+            let file = target.file_to_read(path).map_err(stop("open", path))?;
+            let mut here = vec![0; bytes.len()];
+            let read = read_at(file.as_fd(), &mut here, offset).map_err(at(Step::Content, "read", path))?;
+            Ok(here[..read] == *bytes)
+        })
+    }
+
+    fn is_zero(&mut self, path: &TreePath, offset: u64, len: u64) -> Result<bool, Failure> {
+        opening(self.target, path, |target| {
+            let file = target.file_to_read(path).map_err(stop("open", path))?;
+            reads_as_zeros(file.as_fd(), offset, len).map_err(at(Step::Content, "read", path))
+        })
+    }
+
+    fn may_remove(&mut self, path: &TreePath) -> Result<bool, Failure> {
+        let unknown = |errno| {
+            Failure::Stall(Trouble { doing: "count what is to be removed of", path: path.clone(), errno })
+        };
+        let below = match self.target.dir(path) {
+            Ok(dir) => opening(self.target, path, |_| count_below(dir.as_fd()).map_err(stop("list", path)))?,
+            Err(Errno::NOENT) => return Ok(true),
+            Err(_) => 0,
+        };
+        let Disk { target, brake, .. } = self;
+        let total = || count_below(target.root()).map_err(io::Error::from);
+        let may = brake.may_remove(below + 1, total);
+        may.map_err(|e| unknown(Errno::from_io_error(&e).unwrap_or(Errno::IO)))
+    }
 }
 
 impl Disk<'_> {
@@ -290,6 +336,28 @@ fn write_zeros(file: BorrowedFd<'_>, offset: u64, len: u64) -> SysResult<()> {
         done += piece as u64;
     }
     Ok(())
+}
+
+/// True if a range reads as zeros, or is beyond the end.
+fn reads_as_zeros(file: BorrowedFd<'_>, offset: u64, len: u64) -> SysResult<bool> {
+    let mut buffer = vec![0; BLOCK];
+    let (mut at, end) = (offset, offset.saturating_add(len));
+    while at < end {
+        at = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Err(Errno::NXIO) => return Ok(true),
+            data => data?,
+        };
+        let piece = usize::try_from(end.saturating_sub(at)).unwrap_or(BLOCK).min(BLOCK);
+        let read = read_at(file, &mut buffer[..piece], at)?;
+        if buffer[..read].iter().any(|&byte| byte != 0) {
+            return Ok(false);
+        }
+        if read == 0 {
+            return Ok(true);
+        }
+        at += read as u64;
+    }
+    Ok(true)
 }
 
 fn hash_blocks(file: BorrowedFd<'_>, offset: u64) -> SysResult<Vec<[u8; 32]>> {

@@ -97,7 +97,7 @@ impl Resync {
             Some(here) if here.meta.kind == Kind::Directory => return Ok(false),
             Some(here) => {
                 self.part(node, &here);
-                stock.remove(path)?;
+                self.remove(stock, path)?;
             }
             None => {}
         }
@@ -118,7 +118,7 @@ impl Resync {
             if !told.contains(name.as_bytes())
                 && let Ok(extra) = path.join(name.as_bytes())
             {
-                stock.remove(&extra)?;
+                self.remove(stock, &extra)?;
                 self.progress.differences += 1;
             }
         }
@@ -171,8 +171,13 @@ impl Resync {
         child: &Child,
     ) -> Result<Decision, Failure> {
         let node = self.frontier.ensure_child(dir, child.name.as_bytes());
-        if self.make_directory(stock, node, path)? || !relisted {
-            return Ok(Decision::Dive);
+        match self.make_directory(stock, node, path) {
+            Err(Failure::NotCarried(_)) => return Ok(Decision::Equal),
+            made => {
+                if made? || !relisted {
+                    return Ok(Decision::Dive);
+                }
+            }
         }
         if self.frontier.need(node).is_some() {
             return Ok(Decision::Keep);
@@ -258,7 +263,7 @@ impl Resync {
             (here, group) => {
                 if let Some(here) = here {
                     self.part(node, here);
-                    stock.remove(path)?;
+                    self.remove(stock, path)?;
                 }
                 match group {
                     Some((name, _)) => stock.link(name, path)?,

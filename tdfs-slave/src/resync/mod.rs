@@ -3,9 +3,11 @@
 //! Called by `replica`, on the replay thread: each op goes to [`Resync::applied`] after it was done, or to
 //! [`Resync::contradicted`] where the replica would not have it; each answer goes to [`Resync::answer`] at
 //! its place in the stream; then [`Resync::wants`] says what to ask next. DESIGN section 7 has the rules.
-//! `frontier` and `moves` decide without I/O; `listing` and `content` make objects equal through `Stock`.
-//! Knows no positions, sends nothing, keeps nothing on disk.
+//! `frontier` and `moves` decide without I/O; `listing` and `content` make objects equal through `Stock`. A
+//! look ([`Resync::look`]) is the same exchange that changes nothing and notes what it would have changed.
+//! Knows no positions, sends nothing; only `brake` keeps anything on disk.
 
+mod brake;
 mod content;
 mod disk;
 mod frontier;
@@ -14,18 +16,27 @@ mod listing;
 mod moves;
 mod settle;
 mod stock;
+mod watch;
 
-use crate::replay::{Failure, Lacks, Target};
-use disk::Disk;
+pub use brake::{Brake, count_below};
+pub use disk::Disk;
+
+use crate::replay::{Failure, Trouble};
 use frontier::{Fill, Frontier, Mark, Need, NodeId};
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use stock::Stock;
 use tdfs_wire::answer::{Answer, Found, Want, Wanted};
+use tdfs_wire::message::Difference;
 use tdfs_wire::object::Child;
 use tdfs_wire::{Op, Time, TreePath};
+use watch::{Noted, Watch};
 
 /// Most wants that are sent and not answered.
 pub const WANTS_MAX: usize = 32;
+
+/// The wants of looks are numbered from here on.
+const LOOK_WANTS: u64 = 1 << 62;
 
 /// What a record means that the replica contradicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +88,11 @@ pub struct Resync {
     distrust: Distrust,
     progress: Progress,
     accepted: settle::Accepted,
+    /// Nothing is changed: what differs is noted.
+    looks: bool,
+    noted: Noted,
+    /// A removal waits for a human to allow it.
+    held: bool,
 }
 
 /// The listing that is coming in parts; they follow each other.
@@ -116,7 +132,40 @@ impl Resync {
             distrust: Distrust::default(),
             progress: Progress::default(),
             accepted: settle::Accepted::default(),
+            looks: false,
+            noted: Noted::default(),
+            held: false,
         }
+    }
+
+    /// A look at the whole tree, that counts as equal; it takes the place of `before`.
+    pub fn look(before: Option<Resync>) -> Resync {
+        let mut look = Resync { looks: true, ..Resync::whole() };
+        look.want_last = LOOK_WANTS;
+        if let Some(before) = before {
+            (look.want_last, look.on_the_way) = (before.want_last, before.on_the_way);
+        }
+        look
+    }
+
+    /// True if an answer belongs to a look, by its want's id.
+    pub fn is_of_look(want: u64) -> bool {
+        want > LOOK_WANTS
+    }
+
+    /// What a look has found since this was asked last.
+    pub fn take_found(&mut self) -> Vec<(TreePath, Difference)> {
+        std::mem::take(&mut self.noted.found)
+    }
+
+    /// True if a removal waits for a human to allow it; nothing is asked until [`Resync::release`].
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// The removal is allowed.
+    pub fn release(&mut self) {
+        self.held = false;
     }
 
     /// Compares the content of all files by hashes (`--checksum`, verify).
@@ -133,6 +182,17 @@ impl Resync {
     /// Adds `path` to the scope, with all that is below it.
     pub fn want(&mut self, path: TreePath) {
         self.frontier.want(&path);
+    }
+
+    /// Adds what a look has found: what was compared then is not compared again.
+    pub fn want_found(&mut self, path: &TreePath, what: Difference) {
+        match what {
+            Difference::Attributes if self.frontier.place(path).checked => {
+                let node = self.frontier.ensure(path);
+                self.frontier.need_meta(node);
+            }
+            _ => self.frontier.want(path),
+        }
     }
 
     /// Has to be told each op after it was done in the replica. A check's paths are wanted by this.
@@ -155,7 +215,10 @@ impl Resync {
     /// True when nothing is wanted any more. [`Resync::wants`] has to come before: it looks at the end
     /// whether hard links are as they were told.
     pub fn done(&self) -> bool {
-        self.is_idle() && self.frontier.groups.is_empty() && !self.frontier.groups.is_unseen()
+        self.is_idle()
+            && self.on_the_way.is_empty()
+            && self.frontier.groups.is_empty()
+            && !self.frontier.groups.is_unseen()
     }
 
     fn is_idle(&self) -> bool {
@@ -172,33 +235,39 @@ impl Resync {
     ///
     /// # Errors
     /// A stall, where the replica can't be read; then nothing was asked.
-    pub fn wants(&mut self, target: &mut Target, lacks: &mut Lacks) -> Result<Vec<Want>, Failure> {
-        self.wants_from(&mut Disk { target, lacks })
+    pub fn wants(&mut self, mut disk: Disk<'_>) -> Result<Vec<Want>, Failure> {
+        self.wants_from(&mut disk)
     }
 
     /// Makes the replica equal to the answer. An answer to what is not wanted any more does nothing.
     ///
     /// # Errors
     /// A stall: the same answer has to be given again.
-    pub fn answer(
-        &mut self,
-        target: &mut Target,
-        lacks: &mut Lacks,
-        answer: &Answer,
-        bulk: &[u8],
-    ) -> Result<(), Failure> {
-        self.answer_to(&mut Disk { target, lacks }, answer, bulk)
+    pub fn answer(&mut self, mut disk: Disk<'_>, answer: &Answer, bulk: &[u8]) -> Result<(), Failure> {
+        self.answer_to(&mut disk, answer, bulk)
+    }
+
+    fn answer_to<S: Stock>(&mut self, stock: &mut S, answer: &Answer, bulk: &[u8]) -> Result<(), Failure> {
+        if !self.looks {
+            return self.take_answer(stock, answer, bulk);
+        }
+        let mut noted = std::mem::take(&mut self.noted);
+        let done = self.take_answer(&mut Watch { stock, noted: &mut noted }, answer, bulk);
+        self.noted = noted;
+        done
     }
 
     fn wants_from<S: Stock>(&mut self, stock: &mut S) -> Result<Vec<Want>, Failure> {
         if self.began.is_none() {
             self.began = Some(stock.now());
         }
-        if self.is_idle() {
+        if self.is_idle() && self.looks {
+            self.frontier.forget_groups();
+        } else if self.is_idle() {
             self.settle(stock)?;
         }
         let mut wants = Vec::new();
-        while self.on_the_way.len() < WANTS_MAX {
+        while !self.held && self.on_the_way.len() < WANTS_MAX {
             let Some(node) = self.frontier.next() else { break };
             match self.want_for(stock, node) {
                 Ok(Some(want)) => wants.push(want),
@@ -237,7 +306,7 @@ impl Resync {
         Ok(Some(Want { id: self.want_last, path, what }))
     }
 
-    fn answer_to<S: Stock>(&mut self, stock: &mut S, answer: &Answer, bulk: &[u8]) -> Result<(), Failure> {
+    fn take_answer<S: Stock>(&mut self, stock: &mut S, answer: &Answer, bulk: &[u8]) -> Result<(), Failure> {
         if !matches!(answer.found, Found::Listing { last: false, .. }) {
             self.on_the_way.remove(&answer.id);
         }
@@ -247,6 +316,10 @@ impl Resync {
             return Ok(());
         }
         let done = self.answer_about(stock, node, answer, bulk);
+        if done.is_err() && self.held {
+            self.frontier.requeue(node);
+            return Ok(());
+        }
         match done {
             Err(Failure::Divergence(trouble)) => {
                 tracing::debug!("the replica changed while it was made equal: {trouble}");
@@ -273,6 +346,19 @@ impl Resync {
         }
     }
 
+    /// Removes a name with all below it, unless that needs a human: then the resync is held.
+    fn remove<S: Stock>(&mut self, stock: &mut S, path: &TreePath) -> Result<(), Failure> {
+        if stock.may_remove(path)? {
+            return stock.remove(path);
+        }
+        self.held = true;
+        Err(Failure::Stall(Trouble {
+            doing: "remove more than half of the replica, with",
+            path: path.clone(),
+            errno: Errno::PERM,
+        }))
+    }
+
     fn answer_about<S: Stock>(
         &mut self,
         stock: &mut S,
@@ -291,7 +377,7 @@ impl Resync {
             }
             (Found::Gone, Need::Meta | Need::Object(_)) => {
                 self.progress.differences += u64::from(stock.look(&answer.path)?.is_some());
-                stock.remove(&answer.path)?;
+                self.remove(stock, &answer.path)?;
                 self.frontier.forget(node);
                 Ok(())
             }

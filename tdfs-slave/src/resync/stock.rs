@@ -46,4 +46,12 @@ pub trait Stock {
     fn hashes(&mut self, path: &TreePath, offset: u64) -> Result<Vec<[u8; 32]>, Failure>;
     /// True if `here` is what the replica can carry of `there`.
     fn equal(&self, here: &Meta, there: &Meta) -> bool;
+    /// True if objects of this kind can be made here, as far as is known.
+    fn can_make(&self, kind: &Kind) -> bool;
+    /// True if a range of a regular file is all these bytes, and not beyond its end.
+    fn holds(&mut self, path: &TreePath, offset: u64, bytes: &[u8]) -> Result<bool, Failure>;
+    /// True if a range of a regular file reads as zeros, or is beyond its end.
+    fn is_zero(&mut self, path: &TreePath, offset: u64, len: u64) -> Result<bool, Failure>;
+    /// True if the name may be removed with all that is below it; false: a human has to allow that first.
+    fn may_remove(&mut self, path: &TreePath) -> Result<bool, Failure>;
 }

@@ -3,7 +3,7 @@
 use super::{master, slave};
 use crate::answer::{Want, Wanted};
 use crate::frame::{Codec, FrameKind};
-use crate::message::{Begin, Branch, MasterMessage, Plan, Report, SlaveMessage, Standing};
+use crate::message::{Begin, Branch, Check, MasterMessage, Plan, Report, SlaveMessage, Standing};
 use crate::{Epoch, Frame, Id, Lsn, Position, TreePath};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -46,6 +46,7 @@ struct Replica {
     relay: VecDeque<Down>,
     begun: u64,
     resyncs: u64,
+    resumed: u64,
 }
 
 struct World {
@@ -123,6 +124,7 @@ impl World {
                 master::Output::Send(message) => self.write_down(Down::Message(message)),
                 master::Output::SendAnswer(frame) => self.write_answer(&frame),
                 master::Output::Records { after, up_to } => self.write_records(after, up_to),
+                master::Output::Found(_) => panic!("nobody looks for anything"),
                 master::Output::Ask { connection, want } => self.asks.push_back((connection, want)),
             }
         }
@@ -186,6 +188,7 @@ impl World {
                     more.push(slave::Input::Began(Ok(())));
                     more.push(slave::Input::Reported(self.replica.report()));
                 }
+                slave::Output::Lost(_) | slave::Output::Order(_) => panic!("nobody ordered anything"),
                 slave::Output::Deliver => panic!("only what came is delivered"),
                 slave::Output::Send(message) => {
                     assert!(!self.slave_writes, "one message for one permit");
@@ -346,7 +349,7 @@ impl Replica {
         let applied = Position { epoch: EPOCH, lsn: self.applied };
         let standing = match (self.filesystem, &self.missing) {
             (None, _) => Standing::New,
-            (Some(_), Some(_)) => Standing::Resyncing { applied },
+            (Some(_), Some(_)) => Standing::Resyncing { applied, resumable: true },
             (Some(_), None) => Standing::Equal { applied, durable: self.durable },
         };
         slave::Replica {
@@ -354,6 +357,7 @@ impl Replica {
             replica: Id([2; 16]),
             standing,
             not_carried: Vec::new(),
+            check: Check::None,
         }
     }
 
@@ -366,7 +370,13 @@ impl Replica {
                 assert_eq!(begin.after, self.applied);
                 assert!(self.missing.is_none());
             }
-            Plan::Resync => {
+            Plan::Resume => {
+                self.resumed += 1;
+                assert_eq!(begin.after, self.applied);
+                assert!(self.missing.is_some());
+            }
+            Plan::Patch => panic!("nothing is kept of lost records"),
+            Plan::Resync { .. } => {
                 self.resyncs += 1;
                 (self.applied, self.durable) = (begin.after, Lsn::ZERO);
                 self.missing = Some((0..OBJECTS).collect());
@@ -397,7 +407,7 @@ impl Replica {
 /// DESIGN section 7 rule 2 and promise P2, over a link with faults.
 #[test]
 fn order_holds_over_a_faulty_link() {
-    let (mut cuts, mut resyncs, mut answers, mut begun) = (0, 0, 0, 0);
+    let (mut cuts, mut resyncs, mut resumed, mut answers, mut begun) = (0, 0, 0, 0, 0);
     let seeds = std::env::var("TDFS_SEED").ok().map_or(0..400, |seed| {
         let seed: u64 = seed.parse().expect("TDFS_SEED is a number");
         seed..seed + 1
@@ -411,9 +421,10 @@ fn order_holds_over_a_faulty_link() {
         }
         settle(&mut world);
         (cuts, resyncs) = (cuts + world.cuts, resyncs + world.replica.resyncs);
+        resumed += world.replica.resumed;
         (answers, begun) = (answers + world.answers, begun + world.replica.begun);
     }
-    println!("{cuts} cuts, {resyncs} resyncs, {answers} answers, {begun} streams");
+    println!("{cuts} cuts, {resyncs} resyncs, {resumed} resumed, {answers} answers, {begun} streams");
 }
 
 fn settle(world: &mut World) {

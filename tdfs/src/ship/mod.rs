@@ -6,13 +6,18 @@
 
 mod address;
 mod frames;
+mod meter;
 mod progress;
 mod slave;
+mod verify;
 
 pub use address::{PORT, SlaveAddress};
+pub use meter::ResyncStatus;
 pub use progress::SlaveStatus;
+pub use verify::{Ended, Found, VerifyStatus};
 
 use frames::Frames;
+use meter::Meter;
 use parking_lot::{Mutex, RwLock};
 use progress::SlavesFile;
 use slave::Slave;
@@ -28,11 +33,12 @@ use tdfs_host::state::{StateDir, StateError};
 use tdfs_wire::answer::Want;
 use tdfs_wire::frame::Codec;
 use tdfs_wire::log::Log;
-use tdfs_wire::message::Branch;
-use tdfs_wire::session::master::{Config as SessionConfig, Session, View};
+use tdfs_wire::message::{Branch, Order, Phase};
+use tdfs_wire::session::master::{Config as SessionConfig, Known, Session, View};
 use tdfs_wire::{Frame, Id, Lsn};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
+use verify::Verify;
 
 /// How often retention runs.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -76,6 +82,10 @@ pub struct Config {
     pub state: Arc<StateDir>,
     /// Most bytes of the log that are kept for a slave that is behind.
     pub log_bytes_max: u64,
+    /// Most bytes a second that a resync of one slave may compare or send; None: as fast as it goes.
+    pub resync_rate: Option<u64>,
+    /// Each slave is compared as a whole when it is met: the tree may have changed unseen before.
+    pub check: bool,
     /// Answers wants.
     pub answerer: Arc<dyn Answerer>,
     /// Connects embedded slaves.
@@ -109,7 +119,20 @@ struct Outlet {
     inbox: Mutex<VecDeque<Parcel>>,
     /// Wants that are being answered.
     answering: AtomicUsize,
+    /// Bytes of answers that were made, as they go over the wire.
+    answer_bytes: AtomicU64,
+    /// Bytes of content and answers that resyncs have cost, for `--resync-rate`.
+    resync_cost: AtomicU64,
+    meters: Mutex<Meters>,
+    verify: Mutex<Option<Verify>>,
     stop: watch::Sender<Option<&'static str>>,
+}
+
+/// Measure what goes on.
+#[derive(Default)]
+struct Meters {
+    resync: Meter,
+    verify: Meter,
 }
 
 /// What is put into a task's inbox.
@@ -123,7 +146,9 @@ enum Parcel {
     /// The log no longer holds what the slave lacks.
     LeftBehind,
     /// A resync was asked for.
-    Resync,
+    Resync { checksum: bool },
+    /// A human wants something of the slave.
+    Order(Order),
 }
 
 impl Ship {
@@ -165,6 +190,7 @@ impl Ship {
         }
         let config = &self.shared.config;
         let known = self.shared.file.lock().known(&address, &config.lineage);
+        let known = Known { check_due: config.check, ..known };
         let session = SessionConfig {
             software: concat!("tdfs ", env!("CARGO_PKG_VERSION")).into(),
             filesystem: config.filesystem,
@@ -180,7 +206,7 @@ impl Ship {
         true
     }
 
-    /// Ends the task of a slave and forgets it; false if there is none.
+    /// Ends the task of a slave and forgets it; false if nothing is known of one with that address.
     pub async fn forget(&self, address: &SlaveAddress) -> bool {
         let outlet = {
             let mut outlets = self.shared.outlets.write();
@@ -189,9 +215,9 @@ impl Ship {
             self.shared.frames.share(outlets.len() > 1);
             outlet
         };
-        self.shared.file.lock().forget(address);
+        let known = self.shared.file.lock().forget(address);
         let Some(outlet) = outlet else {
-            return false;
+            return known;
         };
         outlet.stop.send_replace(Some("this slave was dropped"));
         let task = {
@@ -205,11 +231,55 @@ impl Ship {
         true
     }
 
-    /// Has a slave resynced; false if there is none with that address.
-    pub fn resync(&self, address: &SlaveAddress) -> bool {
-        let outlets = self.shared.outlets.read();
-        let outlet = outlets.iter().find(|outlet| outlet.address == *address);
-        outlet.inspect(|outlet| outlet.put(Parcel::Resync)).is_some()
+    /// The addresses of all slaves.
+    pub fn addresses(&self) -> Vec<SlaveAddress> {
+        self.shared.outlets.read().iter().map(|outlet| outlet.address.clone()).collect()
+    }
+
+    /// Has a slave resynced; `checksum`: contents are compared by hashes. False if there is none with that address.
+    pub fn resync(&self, address: &SlaveAddress, checksum: bool) -> bool {
+        self.put(address, Parcel::Resync { checksum })
+    }
+
+    /// Allows the resync of a slave to remove more than half of its replica; false as above. If none waits for
+    /// that, one begins that is allowed to.
+    pub fn confirm(&self, address: &SlaveAddress, checksum: bool) -> bool {
+        let waits = |view: &View| view.resync.is_some_and(|resync| resync.phase == Phase::Confirm);
+        let waits = self.outlet(address).is_some_and(|outlet| waits(&outlet.view.lock()));
+        (waits || self.resync(address, checksum)) && self.put(address, Parcel::Order(Order::Confirm))
+    }
+
+    /// Has a replica compared by hashes; `id` tells this comparison from others. False as above.
+    pub fn verify(&self, address: &SlaveAddress, id: u64, repair: bool) -> bool {
+        let Some(outlet) = self.outlet(address) else { return false };
+        *outlet.verify.lock() = Some(Verify::new(id));
+        outlet.put(Parcel::Order(Order::Verify { id, repair }));
+        true
+    }
+
+    /// How the comparison `id` stands with one slave, with its findings from number `from` on; None if there
+    /// is no such comparison any more.
+    pub fn verified(&self, address: &SlaveAddress, id: u64, from: usize) -> Option<VerifyStatus> {
+        let outlet = self.outlet(address)?;
+        let (found, ended) = outlet.verify.lock().as_mut().filter(|verify| verify.id() == id)?.since(from);
+        let (view, progress) = (outlet.view.lock().clone(), outlet.meters.lock().verify.status());
+        let (address, state) = (address.to_string(), progress::state_word(view.state).into());
+        Some(VerifyStatus { address, state, progress, found, ended, last_error: view.last_error })
+    }
+
+    /// Stops the comparison `id` with all slaves.
+    pub fn cancel_verify(&self, id: u64) {
+        for outlet in self.shared.outlets.read().iter() {
+            outlet.cancel_verify(|verify| verify.id() == id);
+        }
+    }
+
+    fn outlet(&self, address: &SlaveAddress) -> Option<Arc<Outlet>> {
+        self.shared.outlets.read().iter().find(|outlet| outlet.address == *address).cloned()
+    }
+
+    fn put(&self, address: &SlaveAddress, parcel: Parcel) -> bool {
+        self.outlet(address).map(|outlet| outlet.put(parcel)).is_some()
     }
 
     /// Tells the slaves up to where tree and log are on the master's disk.
@@ -219,9 +289,9 @@ impl Ship {
 
     /// How all slaves stand.
     pub fn status(&self) -> Vec<SlaveStatus> {
-        let views = self.shared.views();
-        let log = &self.shared.config.log;
-        views.into_iter().map(|(address, view)| progress::status(&address, view, log)).collect()
+        let (outlets, log) = (self.shared.outlets.read().clone(), &self.shared.config.log);
+        let status = |outlet: &Arc<Outlet>| progress::status(outlet, outlet.view.lock().clone(), log);
+        outlets.iter().map(status).collect()
     }
 
     /// Waits until the slaves that are connected have applied all that is in the log now; false if that took
@@ -285,6 +355,9 @@ async fn keep(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
         let done = tokio::task::spawn_blocking(move || {
             work.retain();
             work.save(save);
+            for outlet in work.outlets.read().iter() {
+                outlet.cancel_verify(Verify::is_abandoned);
+            }
         });
         // A panic ends the process, so joining can't fail.
         let _ = done.await;
@@ -364,6 +437,10 @@ impl Outlet {
             wake: Notify::new(),
             inbox: Mutex::default(),
             answering: AtomicUsize::new(0),
+            answer_bytes: AtomicU64::new(0),
+            resync_cost: AtomicU64::new(0),
+            meters: Mutex::default(),
+            verify: Mutex::default(),
             stop: watch::Sender::new(None),
         }
     }
@@ -371,6 +448,13 @@ impl Outlet {
     fn put(&self, parcel: Parcel) {
         self.inbox.lock().push_back(parcel);
         self.wake.notify_one();
+    }
+
+    fn cancel_verify(&self, is_it: impl FnOnce(&Verify) -> bool) {
+        let cancelled = self.verify.lock().take_if(|verify| is_it(verify));
+        if let Some(verify) = cancelled {
+            self.put(Parcel::Order(Order::Cancel { id: verify.id() }));
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 //! Called by `ship` once a second and for `status`. Decides what is deleted from the log: nothing that a
 //! slave may still ask for, unless it is so far behind that the log would outgrow its bound.
 
-use super::SlaveAddress;
+use super::{Outlet, ResyncStatus, SlaveAddress};
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tdfs_wire::log::Log;
 use tdfs_wire::message::Branch;
@@ -43,8 +44,14 @@ pub struct SlaveStatus {
     pub resyncs: u64,
     /// How often the replica contradicted a record.
     pub divergences: u64,
-    /// A check is going on that has found no difference so far.
+    /// A check is due, or going on and has found no difference so far.
     pub checking: bool,
+    /// How far the resync or the check is that goes on.
+    pub resync: Option<ResyncStatus>,
+    /// How far `tdfs verify` is.
+    pub verify: Option<ResyncStatus>,
+    /// Bytes of answers to resyncs and checks since tdfs started, as they go over the wire.
+    pub answer_bytes: u64,
     /// The log alone can't bring the replica up to date, or a resync is going on.
     pub needs_resync: bool,
     /// The replica's id, once it was met.
@@ -54,8 +61,12 @@ pub struct SlaveStatus {
 }
 
 /// Puts together what the session and the log know.
-pub fn status(address: &SlaveAddress, view: View, log: &Log) -> SlaveStatus {
-    let progress = view.progress;
+pub fn status(outlet: &Outlet, view: View, log: &Log) -> SlaveStatus {
+    let (progress, address) = (view.progress, &outlet.address);
+    let (resync, verify) = {
+        let meters = outlet.meters.lock();
+        (meters.resync.status(), meters.verify.status())
+    };
     let lag_records = log.head().since(progress.applied);
     SlaveStatus {
         address: address.to_string(),
@@ -71,6 +82,9 @@ pub fn status(address: &SlaveAddress, view: View, log: &Log) -> SlaveStatus {
         resyncs: view.resyncs,
         divergences: view.divergences,
         checking: view.checking,
+        resync,
+        verify,
+        answer_bytes: outlet.answer_bytes.load(Ordering::Relaxed),
         needs_resync: view.needs_resync,
         replica: view.replica.map(|id| id.to_string()),
         not_carried: view.not_carried,
@@ -170,6 +184,7 @@ impl SlavesFile {
             resyncs: known.resyncs,
             divergences: known.divergences,
             needs_resync: known.needs_resync || durable.is_none(),
+            check_due: false,
         }
     }
 
@@ -198,10 +213,11 @@ impl SlavesFile {
         SlavesFile { slaves: present.chain(dropped.cloned()).collect() }
     }
 
-    /// Forgets a slave that is no longer configured.
-    pub fn forget(&mut self, address: &SlaveAddress) {
-        let address = address.to_string();
+    /// Forgets a slave that is no longer configured; false if it was not known.
+    pub fn forget(&mut self, address: &SlaveAddress) -> bool {
+        let (address, before) = (address.to_string(), self.slaves.len());
         self.slaves.retain(|known| known.address != address);
+        self.slaves.len() < before
     }
 
     /// True if a restart with `other` would do the same, but for keeping somewhat more of the log.

@@ -4,6 +4,7 @@
 //! deadline - tells the session, and does what it says. Decides nothing about the protocol.
 
 use super::frames::last;
+use super::verify::Verify;
 use super::{Answerer, Connecting, Outlet, Parcel, Shared, SlaveAddress, progress};
 use std::collections::VecDeque;
 use std::io;
@@ -11,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tdfs_host::link::{FrameReader, FrameSender, LinkError, ReadHalf, WriteHalf};
-use tdfs_wire::answer::Want;
+use tdfs_wire::answer::{BLOCK_BYTES, Want, Wanted};
 use tdfs_wire::frame::{FrameError, FrameKind};
-use tdfs_wire::message::{MasterMessage, Message, Plan, SlaveMessage};
+use tdfs_wire::message::{Finding, MasterMessage, Message, Order, Plan, SlaveMessage, Verified};
 use tdfs_wire::session::master::{Hangup, Input, Output, Session, StateName};
 use tdfs_wire::{Frame, Lsn};
 use tokio::net::TcpStream;
@@ -35,6 +36,8 @@ pub(super) struct Slave {
     session: Session,
     link: Link,
     wants: VecDeque<(u64, Want)>,
+    /// Before this no want is answered (`--resync-rate`).
+    answer_at: Instant,
     stop: watch::Receiver<Option<&'static str>>,
     /// Why an object that is wanted can't be read at the moment.
     unreadable: Option<String>,
@@ -64,8 +67,8 @@ enum Happened {
 impl Slave {
     pub(super) fn new(shared: Arc<Shared>, outlet: Arc<Outlet>, session: Session) -> Slave {
         let stop = outlet.stop.subscribe();
-        let (link, wants) = (Link::None, VecDeque::new());
-        Slave { shared, outlet, session, link, wants, stop, unreadable: None, complaint: None }
+        let (link, wants, answer_at) = (Link::None, VecDeque::new(), Instant::now());
+        Slave { shared, outlet, session, link, wants, answer_at, stop, unreadable: None, complaint: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -102,7 +105,8 @@ impl Slave {
                 }
                 Parcel::Again { .. } => {} // of a connection that is gone
                 Parcel::LeftBehind => self.session.mark_for_resync(),
-                Parcel::Resync => self.tell(Input::Resync),
+                Parcel::Resync { checksum } => self.tell(Input::Resync { checksum }),
+                Parcel::Order(order) => self.tell(Input::Order(order)),
             }
         }
         self.tell(Input::Log { head, oldest });
@@ -118,6 +122,7 @@ impl Slave {
                     Output::SendAnswer(frame) => self.start(frame),
                     Output::Records { after, up_to } => self.send_records(after, up_to).await,
                     Output::Ask { connection, want } => self.wants.push_back((connection, want)),
+                    Output::Found(finding) => self.found(&finding),
                 }
             }
             if !self.answer_wants() {
@@ -146,15 +151,24 @@ impl Slave {
                 self.complaint = None;
                 let (after, epoch) = (begin.after, begin.epoch.number);
                 let how = match begin.plan {
+                    Plan::Stream if begin.check => "streaming and check",
                     Plan::Stream => "streaming",
-                    Plan::Resync => "resync",
+                    Plan::Resume => "the resync goes on",
+                    Plan::Patch => "resync of what lost records touched",
+                    Plan::Resync { checksum: false } => "resync",
+                    Plan::Resync { checksum: true } => "resync by checksums",
                 };
                 tracing::info!("slave {}: {how} after record {after} of epoch {epoch}", self.outlet.address);
                 if let Link::Open { reader, .. } = &mut self.link {
                     reader.handshake_done();
                 }
             }
+            MasterMessage::Order(Order::Verify { .. }) => {
+                self.outlet.verify.lock().iter_mut().for_each(Verify::restart);
+            }
             MasterMessage::Hello(_)
+            | MasterMessage::Order(_)
+            | MasterMessage::Lost(_)
             | MasterMessage::Heartbeat(_)
             | MasterMessage::Refuse(_)
             | MasterMessage::Bye(_) => {}
@@ -190,9 +204,30 @@ impl Slave {
         }
     }
 
+    fn found(&self, finding: &Finding) {
+        let (Finding::Difference { verify: id, .. } | Finding::Ended(Verified { verify: id, .. })) = finding;
+        let mut verify = self.outlet.verify.lock();
+        if let Some(verify) = verify.as_mut().filter(|verify| verify.id() == *id) {
+            verify.found(finding);
+        }
+    }
+
+    /// When the next want may be answered: what a resync costs is spread over time (`--resync-rate`).
+    fn rate_allows_at(&mut self, now: Instant) -> Instant {
+        let Some(rate) = self.shared.config.resync_rate else { return now };
+        let cost = self.outlet.resync_cost.swap(0, Ordering::Relaxed);
+        let time = Duration::from_secs_f64(cost as f64 / rate.max(1) as f64);
+        self.answer_at = self.answer_at.max(now) + time;
+        self.answer_at
+    }
+
     /// Has wants answered as far as there is room; true if one was begun.
     fn answer_wants(&mut self) -> bool {
         let mut begun = false;
+        let now = Instant::now();
+        if self.wants.is_empty() || self.rate_allows_at(now) > now {
+            return false;
+        }
         while self.outlet.answering.load(Ordering::Acquire) < ANSWERING_MAX
             && self.session.answers_waiting() < ANSWERS_WAITING_MAX
             && let Some((connection, want)) = self.wants.pop_front()
@@ -207,7 +242,8 @@ impl Slave {
     }
 
     async fn wait(&mut self) -> Happened {
-        let deadline = self.session.deadline();
+        let rated = (!self.wants.is_empty() && self.answer_at > Instant::now()).then_some(self.answer_at);
+        let deadline = self.session.deadline().into_iter().chain(rated).min();
         let outlet = &self.outlet;
         let link = async {
             match &mut self.link {
@@ -361,11 +397,25 @@ impl Slave {
         if self.unreadable.is_some() {
             view.last_error.clone_from(&self.unreadable);
         }
+        let (resync, verify) = (view.resync, view.verify);
+        drop(view);
+        if all {
+            let (mut meters, now) = (self.outlet.meters.lock(), Instant::now());
+            meters.resync.update(resync, now);
+            meters.verify.update(verify, now);
+        }
     }
 }
 
 fn answer(answerer: &dyn Answerer, outlet: &Outlet, connection: u64, want: &Want) {
     let answered = answerer.answer(want, &|as_of, frames: Vec<Frame>| {
+        let bytes: u64 = frames.iter().map(|frame| frame.wire_len() as u64).sum();
+        let compared = match &want.what {
+            Wanted::Object { hashes, .. } => hashes.len() as u64 * BLOCK_BYTES,
+            Wanted::Listing => 0,
+        };
+        outlet.answer_bytes.fetch_add(bytes, Ordering::Relaxed);
+        outlet.resync_cost.fetch_add(bytes.max(compared), Ordering::Relaxed);
         let frames = frames.into_iter().map(Arc::new).collect();
         outlet.put(Parcel::Answered { connection, as_of, frames });
     });

@@ -80,7 +80,7 @@ impl Replay for Replica {
         let applied = Position { epoch: EPOCH, lsn: memory.applied };
         match (&memory.missing, memory.filesystem) {
             (_, None) => Standing::New,
-            (Some(_), _) => Standing::Resyncing { applied },
+            (Some(_), _) => Standing::Resyncing { applied, resumable: true },
             (None, _) => Standing::Equal { applied, durable: Lsn::ZERO },
         }
     }
@@ -103,7 +103,9 @@ impl Replay for Replica {
         memory.asked.clear();
         match begin.plan {
             Plan::Stream => assert_eq!(begin.after, memory.applied),
-            Plan::Resync => {
+            Plan::Resume => assert_eq!(begin.after, memory.applied),
+            Plan::Patch => panic!("nothing is kept of lost records"),
+            Plan::Resync { .. } => {
                 memory.applied = begin.after;
                 memory.missing = Some((0..OBJECTS).collect());
             }
@@ -193,6 +195,8 @@ impl World {
             codec: Codec::Lzf,
             nodelay: true,
             state: Arc::clone(&self.state),
+            resync_rate: None,
+            check: false,
             log_bytes_max,
             answerer: Arc::clone(&self.tree) as Arc<dyn Answerer>,
             connect_embedded: Arc::new(move |_: &Path| -> Connecting {

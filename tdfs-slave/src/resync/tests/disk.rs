@@ -1,13 +1,15 @@
 //! The same over real directories: a small master answers from one, `Target` is the other.
 
 use crate::replay::{Lacks, Target};
-use crate::resync::{Contradiction, Resync};
+use crate::resync::{Brake, Contradiction, Disk, Resync};
 use rustix::fs::{Mode, OFlags, SeekFrom, XattrFlags};
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tdfs_host::object;
+use tdfs_host::state::StateDir;
 use tdfs_wire::answer::{Answer, BLOCK_BYTES, BLOCKS_MAX, Found, Stretch, Want, Wanted};
 use tdfs_wire::object::{Child, Kind};
 use tdfs_wire::op::{NamespaceOp, Op};
@@ -18,13 +20,19 @@ struct Pair {
     replica: tempfile::TempDir,
     target: Target,
     lacks: Lacks,
+    brake: Brake,
+    state: Arc<StateDir>,
+    _state: tempfile::TempDir,
 }
 
 fn pair() -> Pair {
     let (master, replica) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let target = Target::open(replica.path()).unwrap();
     let lacks = Lacks::probe(target.root());
-    Pair { master, replica, target, lacks }
+    let dir = tempfile::tempdir().unwrap();
+    let state = Arc::new(StateDir::open(&dir.path().join("state")).unwrap());
+    let brake = Brake::load(Arc::clone(&state)).unwrap();
+    Pair { master, replica, target, lacks, brake, state, _state: dir }
 }
 
 fn path_fd(path: &Path) -> rustix::io::Result<std::os::fd::OwnedFd> {
@@ -39,6 +47,10 @@ fn child(path: &Path, name: &[u8]) -> Child {
 }
 
 impl Pair {
+    fn disk(&mut self) -> Disk<'_> {
+        Disk { target: &mut self.target, lacks: &mut self.lacks, brake: &mut self.brake }
+    }
+
     fn at(&self, path: &TreePath) -> PathBuf {
         use std::os::unix::ffi::OsStrExt;
         self.master.path().join(std::ffi::OsStr::from_bytes(path.as_bytes()))
@@ -82,17 +94,25 @@ impl Pair {
     }
 
     fn run(&mut self, resync: &mut Resync) {
+        self.run_until_held(resync);
+        assert!(resync.done(), "no end: {:?}", resync.progress());
+    }
+
+    fn run_until_held(&mut self, resync: &mut Resync) {
         for _ in 0..10_000 {
-            let wants = resync.wants(&mut self.target, &mut self.lacks).unwrap();
+            let wants = resync.wants(self.disk()).unwrap();
             for want in &wants {
                 let (answer, bulk) = self.answer(want);
-                resync.answer(&mut self.target, &mut self.lacks, &answer, &bulk).unwrap();
+                resync.answer(self.disk(), &answer, &bulk).unwrap();
             }
-            if wants.is_empty() && resync.done() {
+            if wants.is_empty() && (resync.done() || resync.is_held()) {
                 return;
             }
         }
-        panic!("no end: {:?}", resync.progress());
+    }
+
+    fn reload_brake(&mut self) {
+        self.brake = Brake::load(Arc::clone(&self.state)).unwrap();
     }
 
     fn assert_equal(&self) {
@@ -249,6 +269,49 @@ fn deep_trees_are_removed() {
     }
     drop(dir);
     set_mtime(pair.master.path(), 1);
+    pair.brake.allow().unwrap();
     pair.run(&mut Resync::whole());
     pair.assert_equal();
+}
+
+/// DESIGN section 7, Safety: "before the removal that would exceed half of the objects which a replica of over
+/// 1,000 had at the resync's start, it stops".
+#[test]
+fn a_resync_that_would_empty_the_replica_waits_for_a_human() {
+    for (objects, keeps, held) in [(1000, 0, false), (1001, 0, true), (1200, 601, false), (1200, 599, true)] {
+        let mut pair = pair();
+        for at in 0..objects {
+            let dir = pair.replica.path().join(format!("d{}", at / 100));
+            if at % 100 == 0 {
+                fs::create_dir(&dir).unwrap();
+            } else {
+                fs::write(dir.join(format!("f{at}")), "").unwrap();
+            }
+            if at < keeps {
+                let dir = pair.master.path().join(format!("d{}", at / 100));
+                fs::create_dir_all(&dir).unwrap();
+                if at % 100 != 0 {
+                    fs::write(dir.join(format!("f{at}")), "").unwrap();
+                }
+            }
+        }
+        let left = |pair: &Pair| super::super::count_below(pair.target.root()).unwrap();
+        assert_eq!(left(&pair), objects);
+        let mut resync = Resync::whole();
+        pair.run_until_held(&mut resync);
+        assert_eq!(resync.is_held(), held, "{objects}, {keeps} are kept");
+        if held {
+            assert!(left(&pair) >= objects / 2, "{} of {objects} are left", left(&pair));
+            assert!(resync.wants(pair.disk()).unwrap().is_empty(), "it waits");
+            // A kill does not begin the count anew.
+            pair.reload_brake();
+            let mut resync = Resync::whole();
+            pair.run_until_held(&mut resync);
+            assert!(resync.is_held() && left(&pair) >= objects / 2 - 1);
+            pair.brake.allow().unwrap();
+            resync.release();
+            pair.run(&mut resync);
+        }
+        pair.assert_equal();
+    }
 }

@@ -472,4 +472,24 @@ impl Stock for Tree {
     fn equal(&self, here: &Meta, there: &Meta) -> bool {
         here == there
     }
+
+    fn can_make(&self, _: &Kind) -> bool {
+        true
+    }
+
+    fn holds(&mut self, path: &TreePath, offset: u64, bytes: &[u8]) -> Result<bool, Failure> {
+        self.may_stall(path)?;
+        let data = &self.get(path).map_err(at(path))?.data;
+        Ok(data.get(offset as usize..offset as usize + bytes.len()) == Some(bytes))
+    }
+
+    fn is_zero(&mut self, path: &TreePath, offset: u64, len: u64) -> Result<bool, Failure> {
+        self.may_stall(path)?;
+        let data = &self.get(path).map_err(at(path))?.data;
+        Ok(data.iter().skip(offset as usize).take(len as usize).all(|&byte| byte == 0))
+    }
+
+    fn may_remove(&mut self, _: &TreePath) -> Result<bool, Failure> {
+        Ok(true)
+    }
 }

@@ -1,7 +1,7 @@
 //! What the shell of a master session says and hears: inputs, outputs, and what can be told of a slave.
 
 use crate::answer::Want;
-use crate::message::{Branch, MasterMessage, SlaveMessage};
+use crate::message::{Branch, Finding, MasterMessage, Order, ResyncProgress, SlaveMessage};
 use crate::{Frame, Id, Lsn};
 use std::sync::Arc;
 
@@ -59,7 +59,13 @@ pub enum Input {
     /// A new epoch has begun: the history so far, the present epoch last, and its log.
     Lineage(Vec<Branch>),
     /// The replica has to be made equal by a resync, whatever its position.
-    Resync,
+    Resync {
+        /// Compare contents by hashes, whatever size and mtime say.
+        checksum: bool,
+    },
+    /// To be told to the slave, as soon as there is a stream. A `Verify` is told again in each stream until it
+    /// ended or was cancelled.
+    Order(Order),
     /// The daemon ends, for this reason.
     Stop(String),
     /// The deadline is reached.
@@ -94,6 +100,8 @@ pub enum Output {
         /// The want.
         want: Want,
     },
+    /// A comparison found something, or ended.
+    Found(Finding),
 }
 
 /// Why the session ends a connection.
@@ -160,8 +168,12 @@ pub struct View {
     pub resyncs: u64,
     /// How often the replica contradicted a record.
     pub divergences: u64,
-    /// A check is going on that has found no difference so far.
+    /// A check is due, or going on and has found no difference so far.
     pub checking: bool,
+    /// How far the resync or the check is that is going on.
+    pub resync: Option<ResyncProgress>,
+    /// How far the comparison by [`Order::Verify`] is.
+    pub verify: Option<ResyncProgress>,
     /// The log alone can't bring it up to date, or a resync of it is going on.
     pub needs_resync: bool,
 }
@@ -179,4 +191,6 @@ pub struct Known {
     pub divergences: u64,
     /// Whether it was marked for resync.
     pub needs_resync: bool,
+    /// Whether the whole replica has to be compared: the tree may have changed unseen.
+    pub check_due: bool,
 }

@@ -13,7 +13,10 @@ pub use plan::present_lsn;
 use super::backoff::Backoff;
 use super::{HANDSHAKE_MAX, LEAVE_MAX, cut};
 use crate::Lsn;
-use crate::message::{Begin, Branch, Hello, MasterMessage, Plan, Report, SlaveMessage, Standing, Welcome};
+use crate::message::{
+    Begin, Branch, Check, Finding, Hello, MasterMessage, Order, Plan, Report, SlaveMessage, Standing,
+    Verified, Welcome,
+};
 use std::collections::VecDeque;
 use std::time::Instant;
 use stream::Stream;
@@ -62,7 +65,12 @@ pub struct Session {
     head: Lsn,
     oldest: Lsn,
     durable: Lsn,
-    resync_asked: bool,
+    /// A resync was asked for, with or without `checksum`.
+    resync_asked: Option<bool>,
+    /// Told in each stream until it is over.
+    verify: Option<Order>,
+    /// To be told in the next stream, or in this one.
+    orders: VecDeque<Order>,
     connection: u64,
     permit: bool,
     outputs: VecDeque<Output>,
@@ -92,7 +100,9 @@ impl Session {
             head: Lsn::ZERO,
             oldest: Lsn::ZERO.next(),
             durable: Lsn::ZERO,
-            resync_asked: false,
+            resync_asked: None,
+            verify: None,
+            orders: VecDeque::new(),
             connection: 0,
             permit: false,
             outputs: VecDeque::new(),
@@ -126,11 +136,12 @@ impl Session {
             Input::Writable => self.writable(),
             Input::MasterDurable(durable) => self.durable = durable,
             Input::Lineage(lineage) => self.new_lineage(lineage, now),
-            Input::Resync => {
-                self.resync_asked = true;
+            Input::Resync { checksum } => {
+                self.resync_asked = Some(checksum);
                 self.known.needs_resync = true;
                 self.begin_anew("a resync was asked for", now);
             }
+            Input::Order(order) => self.ordered(order),
             Input::Stop(why) => self.stop(why, now),
             Input::Tick { time_ns } => self.tick(time_ns, now),
         }
@@ -146,7 +157,7 @@ impl Session {
         }
         let output = match &mut self.state {
             State::Handshake { hello, .. } => hello.take().map(|h| Output::Send(MasterMessage::Hello(h))),
-            State::Streaming(stream) => stream.next(self.head, self.durable),
+            State::Streaming(stream) => stream.next(self.head, self.durable, &mut self.orders),
             State::Leaving { bye, .. } => bye.take().map(|b| Output::Send(MasterMessage::Bye(b))),
             State::Waiting { .. } | State::Dialling | State::Ended => None,
         };
@@ -214,7 +225,9 @@ impl Session {
             last_error: self.last_error(),
             resyncs: self.known.resyncs,
             divergences: self.known.divergences,
-            checking,
+            checking: checking || self.known.check_due,
+            resync: self.report.resync,
+            verify: self.report.verify,
             needs_resync: self.known.needs_resync || resyncing,
         }
     }
@@ -277,7 +290,17 @@ impl Session {
                 stream.reported(&report, now);
                 self.known.needs_resync = stream.resyncing();
                 self.known.divergences = report.divergences;
+                // From now on the slave knows of the check, durably.
+                self.known.check_due &= !report.checking;
+                // The check has found something.
+                let turned = self.report.checking && !self.report.resyncing && report.resyncing;
+                self.known.resyncs += u64::from(turned);
                 self.report = report;
+                Ok(())
+            }
+            (State::Streaming(stream), SlaveMessage::Finding(finding)) => {
+                stream.heard(now);
+                self.found(finding);
                 Ok(())
             }
             (State::Streaming(stream), SlaveMessage::Want(want)) => stream.wanted(now).map(|()| {
@@ -293,11 +316,14 @@ impl Session {
     }
 
     fn welcomed(&mut self, welcome: Welcome, now: Instant) {
-        let begin = self.plan(&welcome.standing);
+        let begin = self.plan(&welcome);
         let unfinished = matches!(welcome.standing, Standing::Resyncing { .. });
-        if begin.plan == Plan::Resync {
-            let same = self.known.replica == Some(welcome.replica) && unfinished && !self.resync_asked;
+        if matches!(begin.plan, Plan::Resync { .. }) {
+            let same =
+                self.known.replica == Some(welcome.replica) && unfinished && self.resync_asked.is_none();
             self.known.resyncs += u64::from(!same);
+            // It looks at everything.
+            self.known.check_due = false;
         }
         let durable = match welcome.standing {
             Standing::Equal { applied, durable } if applied.epoch == begin.epoch => durable.min(begin.after),
@@ -306,27 +332,64 @@ impl Session {
         let durable = if begin.plan == Plan::Stream { durable } else { Lsn::ZERO };
         let after = begin.after;
         self.progress = Progress { sent: after, received: after, applied: after, durable };
-        self.resync_asked = false;
+        self.resync_asked = None;
         self.known.replica = Some(welcome.replica);
-        self.known.needs_resync = begin.plan == Plan::Resync;
+        let resyncing = begin.plan != Plan::Stream;
+        self.known.needs_resync = resyncing;
+        // Told before, but maybe not heard.
+        self.orders.retain(|order| Some(*order) != self.verify);
+        self.orders.extend(self.verify);
         self.not_carried = welcome.not_carried.into_iter().map(cut).take(NOT_CARRIED_MAX).collect();
-        self.report = Report { resyncing: begin.plan == Plan::Resync, ..Report::default() };
+        let checking = begin.check || welcome.check == Check::Running;
+        self.report = Report { resyncing, checking, ..Report::default() };
         self.trouble = Trouble::None;
         self.state = State::Streaming(Box::new(Stream::new(begin, self.progress, now)));
     }
 
-    fn plan(&self, standing: &Standing) -> Begin {
+    fn plan(&self, welcome: &Welcome) -> Begin {
         let epoch = self.config.lineage[self.config.lineage.len() - 1].epoch;
-        let resync = Begin { epoch, after: self.head, plan: Plan::Resync };
-        let Standing::Equal { applied, .. } = standing else {
-            return resync;
+        let plan = Plan::Resync { checksum: self.resync_asked.unwrap_or(false) };
+        let resync = Begin { epoch, after: self.head, plan, check: false };
+        let (applied, plan) = match welcome.standing {
+            Standing::Equal { applied, .. } => (applied, Plan::Stream),
+            Standing::Resyncing { applied, resumable: true } => (applied, Plan::Resume),
+            Standing::Resyncing { .. } | Standing::New => return resync,
         };
-        match present_lsn(&self.config.lineage, *applied) {
-            Some(after) if after <= self.head && self.oldest <= after.next() && !self.resync_asked => {
-                Begin { epoch, after, plan: Plan::Stream }
+        match present_lsn(&self.config.lineage, applied) {
+            Some(after)
+                if after <= self.head && self.oldest <= after.next() && self.resync_asked.is_none() =>
+            {
+                let check = self.known.check_due || welcome.check == Check::Unfinished;
+                Begin { epoch, after, plan, check }
             }
             _ => resync,
         }
+    }
+
+    fn ordered(&mut self, order: Order) {
+        match order {
+            Order::Verify { .. } => self.verify = Some(order),
+            Order::Cancel { id } => {
+                self.verify
+                    .take_if(|verify| matches!(verify, Order::Verify { id: other, .. } if *other == id));
+            }
+            Order::Confirm => {}
+        }
+        // What waits for a connection is told once.
+        self.orders.retain(|waiting| *waiting != order);
+        self.orders.push_back(order);
+    }
+
+    fn found(&mut self, finding: Finding) {
+        let (Finding::Difference { verify, .. } | Finding::Ended(Verified { verify, .. })) = finding;
+        let asked = matches!(self.verify, Some(Order::Verify { id, .. }) if id == verify);
+        if !asked {
+            return; // of one that was cancelled
+        }
+        if matches!(finding, Finding::Ended(_)) {
+            self.verify = None;
+        }
+        self.outputs.push_back(Output::Found(finding));
     }
 
     fn writable(&mut self) {
@@ -433,7 +496,7 @@ impl Session {
     fn unlink(&mut self, until: Instant) {
         self.outputs.clear();
         self.permit = false;
-        self.report.stalled = None;
+        self.report = Report { stalled: None, resync: None, verify: None, ..self.report.clone() };
         self.state = match self.state {
             State::Leaving { .. } | State::Ended => State::Ended,
             _ => State::Waiting { until },
@@ -452,6 +515,7 @@ fn name_of(message: &SlaveMessage) -> &'static str {
         SlaveMessage::Want(_) => "want",
         SlaveMessage::Refuse(_) => "refuse",
         SlaveMessage::Bye(_) => "bye",
+        SlaveMessage::Finding(_) => "finding",
     }
 }
 

@@ -5,7 +5,7 @@
 //! record above n is sent while it waits, and nothing comes between its parts.
 
 use super::{Output, Progress, StateName};
-use crate::message::{Ack, Begin, Heartbeat, MasterMessage, Plan, Report};
+use crate::message::{Ack, Begin, Heartbeat, MasterMessage, Order, Plan, Report};
 use crate::session::{HEARTBEAT_INTERVAL, SILENCE_MAX, WANTS_MAX};
 use crate::{Frame, Lsn};
 use std::collections::VecDeque;
@@ -57,7 +57,7 @@ impl Stream {
             begin_sent: false,
             progress,
             at_head: false,
-            resyncing: begin.plan == Plan::Resync,
+            resyncing: begin.plan != Plan::Stream,
             records: Records::Idle,
             answers: VecDeque::new(),
             wants: 0,
@@ -92,7 +92,7 @@ impl Stream {
     }
 
     /// What the connection's next frame is.
-    pub(super) fn next(&mut self, head: Lsn, durable: Lsn) -> Option<Output> {
+    pub(super) fn next(&mut self, head: Lsn, durable: Lsn, orders: &mut VecDeque<Order>) -> Option<Output> {
         if let Records::Reading { .. } = self.records {
             return None;
         }
@@ -105,6 +105,9 @@ impl Stream {
         }
         if let Some(time_ns) = self.heartbeat.take() {
             return Some(Output::Send(MasterMessage::Heartbeat(Heartbeat { head, durable, time_ns })));
+        }
+        if let Some(order) = orders.pop_front() {
+            return Some(Output::Send(MasterMessage::Order(order)));
         }
         if self.answers.front().is_some_and(|answer| answer.as_of <= self.progress.sent) {
             return self.next_part();
@@ -172,6 +175,10 @@ impl Stream {
         }
         self.progress = Progress { sent: known.sent, received, applied, durable };
         Ok(())
+    }
+
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard = now;
     }
 
     pub(super) fn reported(&mut self, report: &Report, now: Instant) {

@@ -3,7 +3,10 @@
 use super::{Config, Hangup, Input, Known, Output, Session, StateName, present_lsn};
 use crate::answer::{Want, Wanted};
 use crate::frame::{Codec, FrameKind};
-use crate::message::{Ack, Branch, MasterMessage, Plan, Report, SlaveMessage, Standing, Welcome};
+use crate::message::{
+    Ack, Begin, Branch, Check, Difference, Finding, MasterMessage, Order, Plan, Report, SlaveMessage,
+    Standing, Verified, Welcome,
+};
 use crate::session::{HEARTBEAT_INTERVAL, SILENCE_MAX, WANTS_MAX};
 use crate::{Epoch, Frame, Id, Lsn, Position, TreePath};
 use std::sync::Arc;
@@ -56,8 +59,12 @@ impl Story {
     }
 
     fn welcome(&mut self, standing: Standing) -> Vec<String> {
-        let welcome =
-            Welcome { software: "t".into(), replica: Id([2; 16]), standing, not_carried: Vec::new() };
+        self.welcome_checking(standing, Check::None)
+    }
+
+    fn welcome_checking(&mut self, standing: Standing, check: Check) -> Vec<String> {
+        let (software, not_carried) = ("t".into(), Vec::new());
+        let welcome = Welcome { software, replica: Id([2; 16]), standing, not_carried, check };
         self.tell(Input::Received(SlaveMessage::Welcome(welcome)))
     }
 
@@ -93,6 +100,17 @@ fn equal(applied: Position) -> Standing {
     Standing::Equal { applied, durable: applied.lsn }
 }
 
+fn begun(begin: &Begin) -> String {
+    let plan = match begin.plan {
+        Plan::Stream => "stream",
+        Plan::Resume => "resume",
+        Plan::Patch => "patch",
+        Plan::Resync { checksum: false } => "resync",
+        Plan::Resync { checksum: true } => "checksum",
+    };
+    format!("{plan} {}{}", begin.after, if begin.check { " check" } else { "" })
+}
+
 fn word(output: &Output) -> String {
     match output {
         Output::Dial => "dial".into(),
@@ -100,8 +118,10 @@ fn word(output: &Output) -> String {
         Output::Hangup(Hangup::Refused(why)) => format!("refused: {why}"),
         Output::Hangup(Hangup::Gone(why)) => format!("gone: {why}"),
         Output::Send(MasterMessage::Hello(_)) => "hello".into(),
-        Output::Send(MasterMessage::Begin(b)) if b.plan == Plan::Stream => format!("stream {}", b.after),
-        Output::Send(MasterMessage::Begin(b)) => format!("resync {}", b.after),
+        Output::Send(MasterMessage::Begin(b)) => begun(b),
+        Output::Send(MasterMessage::Lost(_)) => "lost".into(),
+        Output::Send(MasterMessage::Order(order)) => format!("{order:?}"),
+        Output::Found(_) => "found".into(),
         Output::Send(MasterMessage::Heartbeat(_)) => "heartbeat".into(),
         Output::Send(MasterMessage::Refuse(_)) => "refuse".into(),
         Output::Send(MasterMessage::Bye(_)) => "bye".into(),
@@ -122,7 +142,9 @@ fn a_stream_begins_where_the_replica_is_if_the_log_reaches_back() {
         (equal(at(1, 50)), resync),
         (equal(at(3, 50)), resync),
         (Standing::New, resync),
-        (Standing::Resyncing { applied: at(2, 100) }, resync),
+        (Standing::Resyncing { applied: at(2, 100), resumable: false }, resync),
+        (Standing::Resyncing { applied: at(2, 50), resumable: true }, "resume 50"),
+        (Standing::Resyncing { applied: at(2, 9), resumable: true }, resync),
     ] {
         let mut story = Story::new();
         story.greet();
@@ -348,4 +370,96 @@ fn a_new_epoch_begins_with_a_new_handshake() {
     assert_eq!(done, ["gone: a new epoch has begun"]);
     story.greet();
     assert_eq!(story.welcome(equal(at(2, 100))), ["stream 0"]);
+}
+
+fn checking(checking: bool, resyncing: bool) -> Input {
+    Input::Received(SlaveMessage::Report(Report { checking, resyncing, ..Report::default() }))
+}
+
+/// DESIGN section 7: "When tdfs starts ... it checks every slave in the background".
+#[test]
+fn a_check_is_due_until_the_slave_knows_of_it() {
+    let mut story = Story::new();
+    story.session.known.check_due = true;
+    story.greet();
+    assert_eq!(story.welcome(equal(at(2, 100))), ["stream 100 check"]);
+    assert!(story.session.view().checking);
+    // The connection is lost before the slave got it.
+    story.tell(Input::Lost("cut".into()));
+    assert!(story.session.view().checking);
+    story.greet();
+    assert_eq!(story.welcome(equal(at(2, 100))), ["stream 100 check"]);
+    story.tell(checking(true, false));
+    story.tell(Input::Lost("cut".into()));
+    // It says so itself from now on.
+    for (check, begin) in
+        [(Check::Running, "stream 100"), (Check::Unfinished, "stream 100 check"), (Check::None, "stream 100")]
+    {
+        story.greet();
+        assert_eq!(story.welcome_checking(equal(at(2, 100)), check), [begin], "{check:?}");
+        story.tell(Input::Lost("cut".into()));
+    }
+    assert_eq!(story.session.view().resyncs, 0);
+}
+
+/// A check that finds something becomes a resync, and is counted as one.
+#[test]
+fn a_check_that_finds_something_counts() {
+    let mut story = Story::new();
+    story.session.known.check_due = true;
+    story.greet();
+    story.welcome(equal(at(2, 100)));
+    story.tell(checking(true, false));
+    assert_eq!((story.state(), story.session.view().resyncs), (StateName::CatchUp, 0));
+    story.tell(checking(true, true));
+    assert_eq!((story.state(), story.session.view().resyncs), (StateName::Resyncing, 1));
+    assert!(story.session.view().needs_resync);
+    story.tell(checking(false, true));
+    story.tell(checking(false, false));
+    assert_eq!(story.session.view().resyncs, 1);
+    assert!(!story.session.view().needs_resync && !story.session.view().checking);
+}
+
+#[test]
+fn a_resync_by_hand_begins_anew_with_what_was_asked_for() {
+    for (checksum, begin) in [(false, "resync 100"), (true, "checksum 100")] {
+        let mut story = Story::stream(100);
+        story.tell(Input::Resync { checksum });
+        story.greet();
+        let resumable = Standing::Resyncing { applied: at(2, 100), resumable: true };
+        assert_eq!(story.welcome(resumable), [begin]);
+        assert_eq!(story.session.view().resyncs, 1);
+    }
+}
+
+/// A comparison is ordered again in each stream until it ends; what was cancelled says no more.
+#[test]
+fn verify_is_ordered_until_it_ends() {
+    let verify = Order::Verify { id: 7, repair: false };
+    let mut story = Story::new();
+    story.tell(Input::Order(verify));
+    story.greet();
+    story.welcome(equal(at(2, 100)));
+    assert_eq!(story.tell(Input::Writable), [format!("{verify:?}")]);
+    let found = |verify| {
+        let (path, what) = (TreePath::root(), Difference::Content);
+        Input::Received(SlaveMessage::Finding(Finding::Difference { verify, path, what }))
+    };
+    assert_eq!(story.tell(found(7)), ["found"]);
+    assert!(story.tell(found(6)).is_empty(), "an earlier one");
+    story.tell(Input::Lost("cut".into()));
+    story.greet();
+    story.welcome(equal(at(2, 100)));
+    assert_eq!(story.tell(Input::Writable), [format!("{verify:?}")], "once more");
+    story.tell(Input::Writable);
+    let ended = Verified { verify: 7, as_of: Lsn::new(100), objects: 1, bytes: 0, differences: 0 };
+    assert_eq!(story.tell(Input::Received(SlaveMessage::Finding(Finding::Ended(ended)))), ["found"]);
+    story.tell(Input::Lost("cut".into()));
+    story.greet();
+    story.welcome(equal(at(2, 100)));
+    assert!(story.tell(Input::Writable).is_empty(), "it has ended");
+    story.tell(Input::Order(verify));
+    story.tell(Input::Writable);
+    assert_eq!(story.tell(Input::Order(Order::Cancel { id: 7 })), [format!("{:?}", Order::Cancel { id: 7 })]);
+    assert!(story.tell(found(7)).is_empty());
 }

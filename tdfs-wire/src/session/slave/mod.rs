@@ -6,7 +6,8 @@
 use super::{HANDSHAKE_MAX, HEARTBEAT_INTERVAL, LEAVE_MAX, SILENCE_MAX, cut};
 use crate::answer::Want;
 use crate::message::{
-    Ack, Begin, Heartbeat, Hello, LINEAGE_MAX, MasterMessage, Plan, Report, SlaveMessage, Standing, Welcome,
+    Ack, Begin, Check, Finding, Heartbeat, Hello, LINEAGE_MAX, Lost, MasterMessage, Order, Plan, Report,
+    SlaveMessage, Standing, Welcome,
 };
 use crate::record::RecordHeader;
 use crate::{Id, Lsn};
@@ -36,6 +37,8 @@ pub struct Replica {
     pub standing: Standing,
     /// What of P3 can't be carried here.
     pub not_carried: Vec<String>,
+    /// Whether a check of it was begun and not finished.
+    pub check: Check,
 }
 
 /// What happened.
@@ -69,6 +72,8 @@ pub enum Input {
     Reported(Report),
     /// The replica needs the state of an object.
     Want(Want),
+    /// A comparison found something, or ended.
+    Found(Finding),
     /// A part of a frame came: on a slow link a large frame takes longer than the master may be silent.
     Heard,
     /// Nothing is read from the connection for now: the relay is full.
@@ -97,6 +102,10 @@ pub enum Output {
     },
     /// The frame that was just told of is the one that had to come: hand it to the relay.
     Deliver,
+    /// Hand it to the relay.
+    Lost(Lost),
+    /// Hand it to the relay.
+    Order(Order),
     /// Send a message.
     Send(SlaveMessage),
     /// Close the connection.
@@ -158,6 +167,9 @@ struct Stream {
     report: Option<Report>,
     reported: Option<Report>,
     wants: VecDeque<Want>,
+    findings: VecDeque<Finding>,
+    /// The replica has begun: what it said of itself before is of the stream before.
+    begun: bool,
     after: Lsn,
     reading: Reading,
     heartbeat: Heartbeat,
@@ -204,7 +216,12 @@ impl Session {
                 self.taken(replica, now);
                 Ok(())
             }
-            Input::Began(Ok(())) => Ok(()),
+            Input::Began(Ok(())) => {
+                if let State::Streaming(stream) = &mut self.state {
+                    stream.begun = true;
+                }
+                Ok(())
+            }
             Input::Began(Err(why)) => {
                 self.refuse(why, now);
                 Ok(())
@@ -291,6 +308,16 @@ impl Session {
                 stream.heartbeat = heartbeat;
                 Ok(())
             }
+            (State::Streaming(stream), MasterMessage::Lost(lost)) => {
+                stream.heard(now);
+                self.outputs.push_back(Output::Lost(lost));
+                Ok(())
+            }
+            (State::Streaming(stream), MasterMessage::Order(order)) => {
+                stream.heard(now);
+                self.outputs.push_back(Output::Order(order));
+                Ok(())
+            }
             (State::Leaving { .. } | State::Ended, _) => Ok(()),
             (_, MasterMessage::Refuse(why)) => {
                 Err(Hangup::Refused(format!("the master refuses: {}", cut(why))))
@@ -326,12 +353,13 @@ impl Session {
         {
             return self.refuse(belongs(mine, filesystem), now);
         }
-        let Replica { replica, standing, not_carried, .. } = replica;
+        let Replica { replica, standing, not_carried, check, .. } = replica;
         let welcome = Welcome {
             software: self.config.software.clone(),
             replica,
             standing,
             not_carried: not_carried.into_iter().map(cut).collect(),
+            check,
         };
         let deadline = now + HANDSHAKE_MAX;
         self.state = State::Agreeing { deadline, filesystem, standing, welcome: Some(welcome) };
@@ -436,6 +464,8 @@ impl Stream {
             report: None,
             reported: None,
             wants: VecDeque::new(),
+            findings: VecDeque::new(),
+            begun: false,
             after,
             reading: Reading::Since { heard: now },
             heartbeat: Heartbeat { head: after, durable: Lsn::ZERO, time_ns: 0 },
@@ -453,8 +483,9 @@ impl Stream {
         match input {
             Input::Applied(lsn) => self.ack.applied = lsn.max(self.ack.applied).min(self.ack.received),
             Input::Durable(lsn) => self.ack.durable = lsn.max(self.ack.durable).min(self.ack.applied),
-            Input::Reported(report) => self.report = Some(report),
+            Input::Reported(report) if self.begun => self.report = Some(report),
             Input::Want(want) => self.wants.push_back(want),
+            Input::Found(finding) => self.findings.push_back(finding),
             Input::Heard => self.heard(now),
             Input::Paused => self.reading = Reading::Paused,
             Input::Resumed => self.reading = Reading::Since { heard: now },
@@ -473,6 +504,9 @@ impl Stream {
         }
         if let Some(want) = self.wants.pop_front() {
             return Some(SlaveMessage::Want(want));
+        }
+        if let Some(finding) = self.findings.pop_front() {
+            return Some(SlaveMessage::Finding(finding));
         }
         if self.beat || (self.ack_changed() && now >= self.acked_at + ACK_INTERVAL) {
             (self.beat, self.acked, self.acked_at) = (false, Some(self.ack), now);
@@ -536,6 +570,8 @@ fn name_of(message: &MasterMessage) -> &'static str {
         MasterMessage::Heartbeat(_) => "heartbeat",
         MasterMessage::Refuse(_) => "refuse",
         MasterMessage::Bye(_) => "bye",
+        MasterMessage::Lost(_) => "lost",
+        MasterMessage::Order(_) => "order",
     }
 }
 

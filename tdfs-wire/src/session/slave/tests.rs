@@ -2,7 +2,7 @@
 
 use super::{ACK_INTERVAL, Config, Hangup, Input, Output, Replica, Session, check_records};
 use crate::message::{
-    Begin, Branch, Heartbeat, Hello, LINEAGE_MAX, MasterMessage, Plan, Report, SlaveMessage, Standing,
+    Begin, Branch, Check, Heartbeat, Hello, LINEAGE_MAX, MasterMessage, Plan, Report, SlaveMessage, Standing,
 };
 use crate::record::Draft;
 use crate::session::{HEARTBEAT_INTERVAL, SILENCE_MAX};
@@ -43,7 +43,8 @@ impl Story {
     fn taken(&mut self, filesystem: Option<Id>) -> Vec<String> {
         let applied = Position { epoch: EPOCH, lsn: Lsn::new(90) };
         let standing = Standing::Equal { applied, durable: Lsn::new(80) };
-        let replica = Replica { filesystem, replica: OTHER, standing, not_carried: Vec::new() };
+        let replica =
+            Replica { filesystem, replica: OTHER, standing, not_carried: Vec::new(), check: Check::None };
         self.tell(Input::Taken(replica))
     }
 
@@ -53,7 +54,7 @@ impl Story {
         assert_eq!(story.hello(MINE), ["take"]);
         assert_eq!(story.taken(Some(MINE)), ["welcome"]);
         story.tell(Input::Writable);
-        let begin = Begin { epoch: EPOCH, after: Lsn::new(90), plan: Plan::Stream };
+        let begin = Begin { epoch: EPOCH, after: Lsn::new(90), plan: Plan::Stream, check: false };
         assert_eq!(story.tell(Input::Received(MasterMessage::Begin(begin))), ["begin"]);
         story
     }
@@ -67,6 +68,8 @@ fn word(output: &Output) -> String {
     match output {
         Output::Take => "take".into(),
         Output::Begin { .. } => "begin".into(),
+        Output::Lost(_) => "lost".into(),
+        Output::Order(_) => "order".into(),
         Output::Deliver => "deliver".into(),
         Output::Hangup(Hangup::Fault(why)) => format!("fault: {why}"),
         Output::Hangup(Hangup::Refused(why)) => format!("refused: {why}"),
@@ -78,6 +81,7 @@ fn word(output: &Output) -> String {
         Output::Send(SlaveMessage::Report(_)) => "report".into(),
         Output::Send(SlaveMessage::Want(_)) => "want".into(),
         Output::Send(SlaveMessage::Refuse(why)) => format!("refuse: {why}"),
+        Output::Send(SlaveMessage::Finding(_)) => "finding".into(),
         Output::Send(SlaveMessage::Bye(why)) => format!("bye: {why}"),
     }
 }
