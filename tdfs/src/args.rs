@@ -40,6 +40,9 @@ pub struct Serve {
     /// Serve a directory in which other file systems are mounted, without what is in those.
     #[arg(long)]
     pub skip_mounts: bool,
+    /// Mean DIR as it is now, though it is not the directory (or not the disk) that the state belongs to.
+    #[arg(long)]
+    pub new: bool,
     /// Talk to slaves in plain TCP, without encryption and without asking who they are.
     #[arg(long)]
     pub insecure: bool,

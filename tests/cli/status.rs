@@ -21,7 +21,8 @@ fn version() {
 fn help_names_the_flags() {
     let help = run(BINARIES.tdfs, &[&"--help"]);
     assert_eq!(help.code, Some(0));
-    for flag in ["-m", "-c", "-z", "-n", "--state", "--log-max", "--skip-mounts", "--insecure", "MOUNTPOINT"]
+    for flag in
+        ["-m", "-c", "-z", "-n", "--state", "--log-max", "--skip-mounts", "--new", "--insecure", "MOUNTPOINT"]
     {
         assert!(help.stdout.contains(flag), "no {flag} in {}", help.stdout);
     }
