@@ -43,6 +43,9 @@ pub struct Serve {
     /// Mean DIR as it is now, though it is not the directory (or not the disk) that the state belongs to.
     #[arg(long)]
     pub new: bool,
+    /// Make replicas of embedded slaves equal, whatever lies there: a foreign directory, or another filesystem's.
+    #[arg(long)]
+    pub adopt: bool,
     /// Talk to slaves in plain TCP, without encryption and without asking who they are.
     #[arg(long)]
     pub insecure: bool,

@@ -137,12 +137,12 @@ fn embedded_path(address: &SlaveAddress) -> Option<&Path> {
 struct Embedded(HashMap<PathBuf, (Arc<Receive>, Arc<Relay>)>);
 
 impl Embedded {
-    fn start(slaves: &[SlaveAddress], state: &StateDir) -> anyhow::Result<Embedded> {
+    fn start(slaves: &[SlaveAddress], state: &StateDir, adopt: bool) -> anyhow::Result<Embedded> {
         let mut started = HashMap::new();
         for path in slaves.iter().filter_map(embedded_path) {
             let name = state::default_path(state::Side::Slave, path)?;
             let name = name.file_name().context("name of an embedded slave's state")?;
-            let replica = tdfs_slave::open_replica(path, &state.path().join(name))
+            let replica = tdfs_slave::open_replica(path, &state.path().join(name), adopt)
                 .map_err(|e| WrongUse(format!("the replica {} can't be used: {e:#}", path.display())))?;
             let relay = Arc::new(Relay::start(Box::new(replica)).context("start the relay")?);
             started.insert(path.to_path_buf(), (Receive::new(Arc::clone(&relay), true), relay));
@@ -200,12 +200,13 @@ impl Daemon {
         let state = Arc::new(StateDir::open(&places.state).map_err(|e| WrongUse(e.to_string()))?);
         let root_now = Root::of(root.as_fd()).context("identify the directory")?;
         let accepted = Accepted::check(&state, &places.directory, root_now, serve.new)?;
+        // Who is refused finds his state as it was: embedded slaves are asked before the identity changes.
+        let embedded = Embedded::start(&slaves, &state, serve.adopt)?;
         let identity = Identity::open(&state, accepted)?;
         let control = Control::bind(&state).context("bind the control socket")?;
         let codec = if serve.compress == Compress::Lzf { Codec::Lzf } else { Codec::Stored };
         let commit = Commit::new(Arc::clone(identity.log()));
         let passthrough = Arc::new(Passthrough::new(root, commit).context("open the directory")?);
-        let embedded = Embedded::start(&slaves, &state)?;
         if serve.insecure && slaves.iter().any(|slave| embedded_path(slave).is_none()) {
             tracing::warn!(
                 "--insecure: the tree goes over the network in plain TCP, to whoever answers there"

@@ -3,6 +3,7 @@
 //! Real daemons on directories that are mounts of their own, which are taken away and come back.
 #![allow(clippy::unwrap_used, reason = "in a test a failure is a panic")]
 
+mod adopt;
 mod roots;
 
 use std::fs;
@@ -78,6 +79,14 @@ fn refused(daemon: &mut Daemon, more: &[&str]) -> String {
     let words: Vec<&str> = log[said_before..].lines().filter(|line| line.starts_with("tdfs")).collect();
     assert_eq!(words.len(), 1, "one sentence: {words:?}");
     words[0].to_owned()
+}
+
+/// Waits until the master says that slave `number` is refused; returns the words.
+#[track_caller]
+fn refused_slave(cluster: &Cluster, number: usize) -> String {
+    let is_refused = || cluster.slave_status(number).state == "refused";
+    harness::eventually(SOON, "it is refused", is_refused);
+    cluster.slave_status(number).last_error.unwrap()
 }
 
 /// The usual end, for a cluster with disks.

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use harness::temp_tree::mounts_below;
+use harness::temp_tree::{mount_at, mounts_below};
 
 use crate::{
     cluster, finish, mount_disk, mount_disk_again, names, refused, resyncs, unmount_disk, write_and_wait,
@@ -79,5 +79,62 @@ fn a_new_directory_can_be_meant() {
     cluster.start_master();
     write_and_wait(&cluster, "after");
     assert_eq!(resyncs(&cluster), once_more);
+    finish(cluster);
+}
+
+#[test]
+fn a_slave_whose_disk_is_not_mounted_is_refused() {
+    let builder = cluster().network(1).expect_log("--adopt: ");
+    let mut cluster = builder.prepare(|paths| mount_disk(&paths.replicas[0])).start();
+    write_and_wait(&cluster, "file");
+    let (replica, before) = (cluster.slaves[0].replica.clone(), resyncs(&cluster));
+    cluster.slaves[0].process().stop();
+    unmount_disk(&replica);
+    let words = refused(cluster.slaves[0].process(), &[]);
+    assert!(words.contains("mounted") && words.contains("--adopt"), "{words}");
+    assert_eq!(names(&replica), [""; 0]);
+    mount_disk_again(&replica);
+    fs::write(cluster.mount().join("meanwhile"), b"content").unwrap();
+    cluster.start_slave(0);
+    cluster.wait();
+    assert_eq!(resyncs(&cluster), before, "the log did it, not a resync");
+    // Another directory that is meant is filled.
+    cluster.slaves[0].process().stop();
+    unmount_disk(&replica);
+    cluster.slaves[0].process().start_again_with(&["--adopt"]).unwrap();
+    write_and_wait(&cluster, "new");
+    assert_eq!(names(&replica), ["file", "meanwhile", "new"]);
+    assert_eq!(resyncs(&cluster), [before[0] + 1]);
+    finish(cluster);
+}
+
+#[test]
+fn an_embedded_slave_whose_disk_is_not_mounted_keeps_tdfs_from_starting() {
+    let builder = cluster().embedded().expect_log("--adopt: ");
+    let mut cluster = builder.prepare(|paths| mount_disk(&paths.replicas[0])).start();
+    write_and_wait(&cluster, "file");
+    let (replica, before) = (cluster.slaves[0].replica.clone(), resyncs(&cluster));
+    cluster.master.stop();
+    unmount_disk(&replica);
+    let identity = fs::read(cluster.paths.state.join("identity.json")).unwrap();
+    let words = refused(&mut cluster.master, &[]);
+    assert!(words.contains("mounted") && words.contains("--adopt"), "{words}");
+    assert!(mount_at(cluster.mount()).is_none());
+    assert_eq!(names(&replica), [""; 0]);
+    fs::remove_dir(&replica).unwrap();
+    refused(&mut cluster.master, &[]);
+    assert!(!replica.exists(), "nothing is made where its disk belongs");
+    assert!(fs::read(cluster.paths.state.join("identity.json")).unwrap() == identity);
+    fs::create_dir(&replica).unwrap();
+    mount_disk_again(&replica);
+    cluster.start_master();
+    write_and_wait(&cluster, "second");
+    assert_eq!(resyncs(&cluster), before, "the log did it, not a resync");
+    cluster.master.stop();
+    unmount_disk(&replica);
+    cluster.master.start_again_with(&["--adopt"]).unwrap();
+    cluster.wait_ready().unwrap();
+    write_and_wait(&cluster, "third");
+    assert_eq!(names(&replica), ["file", "second", "third"]);
     finish(cluster);
 }
