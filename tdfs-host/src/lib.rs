@@ -1,5 +1,5 @@
 //! What both daemons need of the machine they run on: objects below a root, the state directory, the
-//! control socket, framed connections, signals and the log on stderr.
+//! control socket, framed connections, signals and the log on stderr; what identifies a root.
 //!
 //! Knows neither FUSE nor the log of records, and decides nothing about replication.
 
@@ -8,5 +8,6 @@ pub mod control;
 pub mod daemon;
 pub mod link;
 pub mod object;
+pub mod root;
 pub mod state;
 pub mod sys;

@@ -39,6 +39,10 @@ pub struct Serve {
     /// Where the slave keeps its state [default: below /var/lib/tdfs, or $XDG_STATE_HOME/tdfs].
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
+    /// Make DIR equal to the master's tree whatever it is now: not empty, another directory than before, or another
+    /// filesystem's replica.
+    #[arg(long)]
+    pub adopt: bool,
     /// Talk to the master in plain TCP, without encryption and without asking who it is.
     #[arg(long)]
     pub insecure: bool,
@@ -95,9 +99,10 @@ mod tests {
 
     #[test]
     fn the_contract_is_accepted() {
-        let args = parse(&["-m", "d", "-l", "127.0.0.1:9000", "-n", "--state", "s", "--insecure"]).unwrap();
+        let args = parse(&["-m", "d", "-l", "127.0.0.1:9000", "-n", "--state", "s", "--adopt", "--insecure"])
+            .unwrap();
         let serve = args.serve.unwrap();
-        assert!(serve.nagle && serve.insecure && args.command.is_none());
+        assert!(serve.nagle && serve.adopt && serve.insecure && args.command.is_none());
         assert_eq!(serve.addresses(), ["127.0.0.1:9000".parse().unwrap()]);
         let serve = parse(&["-m", "d"]).unwrap().serve.unwrap();
         assert_eq!(serve.addresses()[1], "0.0.0.0:8337".parse().unwrap());

@@ -37,13 +37,18 @@ pub fn main_from_args() -> ExitCode {
 }
 
 /// Opens the replica in `dir` with its state in `state`: for a slave inside another process. Makes `dir` if
-/// it is missing.
+/// it is missing, but for a replica that was there before: then its disk is not mounted. `adopt` as in
+/// [`Replica::open`].
 ///
 /// # Errors
-/// In words: another process has it, or its state can't be used.
-pub fn open_replica(dir: &Path, state: &Path) -> anyhow::Result<Replica> {
+/// In words: another process has it, its state can't be used, or belongs to another directory.
+pub fn open_replica(dir: &Path, state: &Path, adopt: bool) -> anyhow::Result<Replica> {
+    let state = Arc::new(StateDir::open(state)?);
+    if !adopt {
+        Replica::check_is_there(dir, &state)?;
+    }
     std::fs::create_dir_all(dir).with_context(|| format!("make directory {}", dir.display()))?;
-    Replica::open(dir, Arc::new(StateDir::open(state)?))
+    Replica::open(dir, state, adopt)
 }
 
 fn run(serve: &Serve) -> anyhow::Result<()> {
@@ -62,8 +67,8 @@ async fn serve_until_stopped(serve: &Serve, places: &Places) -> anyhow::Result<(
     let _over_size = ignore_size_limit().context("take over SIGXFSZ")?;
     let state = StateDir::open(&places.state).map_err(|e| WrongUse(e.to_string()))?;
     let state = Arc::new(state);
-    let replica =
-        Replica::open(&places.directory, Arc::clone(&state)).map_err(|e| WrongUse(format!("{e:#}")))?;
+    let replica = Replica::open(&places.directory, Arc::clone(&state), serve.adopt)
+        .map_err(|e| WrongUse(format!("{e:#}")))?;
     let listener = receive::bind(&serve.addresses()).await?;
     let control = Control::bind(&state).context("bind the control socket")?;
     warn!("--insecure: records come in plain TCP, from whoever can reach {}", listener.local_addr()?);

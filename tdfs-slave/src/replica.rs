@@ -24,6 +24,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tdfs_host::cli::WrongUse;
 use tdfs_host::object;
+use tdfs_host::root::Root;
 use tdfs_host::state::StateDir;
 use tdfs_wire::answer::{Answer, Want};
 use tdfs_wire::message::{Begin, Check, Finding, Lost, Order, Plan, Report, Standing};
@@ -47,6 +48,8 @@ pub struct Replica {
     doubt: Option<Foreseen>,
     state: Arc<StateDir>,
     kept: Kept,
+    /// The first master that begins may have what lies here, whatever it is.
+    adopt: bool,
     resync: Option<Resync>,
     brake: Brake,
     looking: Looking,
@@ -65,16 +68,19 @@ struct Sync {
 }
 
 impl Replica {
-    /// Opens the replica in `dir`, whose state is in `state`.
+    /// Opens the replica in `dir`, whose state is in `state`. `adopt`: the user has said that this directory is
+    /// meant, and that the first master that begins may have it made equal, whatever lies there.
     ///
     /// # Errors
-    /// In words for a human: another daemon has it, or its state can't be used.
-    pub fn open(dir: &Path, state: Arc<StateDir>) -> anyhow::Result<Replica> {
+    /// In words for a human: another daemon has it, its state can't be used, or belongs to another directory.
+    pub fn open(dir: &Path, state: Arc<StateDir>, adopt: bool) -> anyhow::Result<Replica> {
         let target = Target::open(dir).map_err(|e| unusable(dir, e))?;
         let root = lock_root(&target, dir)?;
+        let mut kept = Kept::load(&state)?;
+        let root_now = Root::of(target.root()).map_err(|e| unusable(dir, e.into()))?;
+        kept.belong_to(root_now, dir, adopt, &state)?;
         let boot = kept::boot_id()?;
         let (mut applied, noted) = Applied::open(&state.path().join("applied"), boot)?;
-        let mut kept = Kept::load(&state)?;
         if kept.standing == KeptStanding::Equal {
             let crashed = noted.boot != boot && !noted.closed;
             if crashed || noted.epoch == NO_EPOCH {
@@ -103,6 +109,7 @@ impl Replica {
             doubt: noted.doubt,
             state,
             kept,
+            adopt,
             resync: None,
             brake,
             looking: Looking::default(),
@@ -111,6 +118,18 @@ impl Replica {
             last_error: None,
             cached_since: Instant::now(),
         })
+    }
+
+    /// Refuses a missing `dir` if `state` knows it: its disk is not mounted, and what would be made in its place
+    /// would stay there, below the mountpoint.
+    ///
+    /// # Errors
+    /// That; and where the state can't be read.
+    pub fn check_is_there(dir: &Path, state: &StateDir) -> anyhow::Result<()> {
+        if !dir.exists() && Kept::load(state)?.has_root() {
+            return Err(kept::other_directory(dir, state).into());
+        }
+        Ok(())
     }
 
     /// How often each thing was met that can't be carried.
@@ -260,18 +279,37 @@ impl Replica {
         Err(format!("the master goes on at {there}, but this replica is at {here}"))
     }
 
-    fn resync_from(&mut self, filesystem: Id, begin: &Begin, checksum: bool) -> Result<(), String> {
-        let there = Position { epoch: begin.epoch, lsn: begin.after };
-        if self.kept.standing == KeptStanding::New && !self.is_empty()? {
-            return Err(format!(
-                "{} is neither empty nor a replica of this filesystem: empty it, or give an empty directory with -m",
-                self.dir.display()
-            ));
+    /// What lies here that this filesystem's master has no right to, in words. Refused unless it is adopted.
+    fn foreign(&self, filesystem: Id) -> Result<Option<String>, String> {
+        let dir = self.dir.display();
+        let foreign = match (self.kept.filesystem, self.kept.standing) {
+            (Some(mine), _) if mine != filesystem => {
+                format!("{dir} is a replica of filesystem {mine}, not of {filesystem}")
+            }
+            (_, KeptStanding::New) if !self.is_empty()? => {
+                format!("{dir} is neither empty nor a replica of this filesystem")
+            }
+            _ => return Ok(None),
+        };
+        if self.adopt {
+            return Ok(Some(foreign));
         }
+        Err(format!("{foreign}: give an empty directory, or say --adopt to have this one made equal"))
+    }
+
+    fn resync_from(
+        &mut self,
+        filesystem: Id,
+        begin: &Begin,
+        (checksum, is_foreign): (bool, bool),
+    ) -> Result<(), String> {
+        let there = Position { epoch: begin.epoch, lsn: begin.after };
         let before = self.kept.clone();
         self.kept.filesystem = Some(filesystem);
         self.kept.standing = KeptStanding::Resyncing;
         self.kept.began = match before.standing {
+            // Equal size and mtime say nothing where somebody else's hand was at work.
+            _ if is_foreign => None,
             // In a later epoch after a crash content can differ at equal size and mtime.
             KeptStanding::Equal if self.applied.position().epoch != begin.epoch => None,
             _ if checksum => None,
@@ -367,8 +405,9 @@ impl Replay for Replica {
         }
     }
 
+    /// None also while whoever comes first may have it.
     fn filesystem(&self) -> Option<Id> {
-        self.kept.filesystem
+        self.kept.filesystem.filter(|_| !self.adopt)
     }
 
     fn replica(&self) -> Id {
@@ -384,24 +423,29 @@ impl Replay for Replica {
     }
 
     fn begin(&mut self, filesystem: Id, begin: &Begin) -> Result<(), String> {
-        if let Some(mine) = self.kept.filesystem
-            && mine != filesystem
-        {
-            let dir = self.dir.display();
-            return Err(format!("{dir} is a replica of filesystem {mine}, not of {filesystem}"));
-        }
+        let foreign = self.foreign(filesystem)?;
         self.stalled = None;
-        match begin.plan {
-            Plan::Stream => self.stream_from(begin)?,
-            Plan::Resume => self.resume_from(begin)?,
-            Plan::Patch => self.patch_from(begin)?,
-            Plan::Resync { checksum } => {
-                self.resync_from(filesystem, begin, checksum)?;
+        match (begin.plan, &foreign) {
+            (Plan::Resync { checksum }, _) => {
+                self.resync_from(filesystem, begin, (checksum, foreign.is_some()))?;
                 self.stop_looking();
                 self.drop_look();
             }
+            (_, Some(what)) => return Err(format!("{what}: no stream can go on here")),
+            (Plan::Stream, None) => self.stream_from(begin)?,
+            (Plan::Resume, None) => self.resume_from(begin)?,
+            (Plan::Patch, None) => self.patch_from(begin)?,
         }
-        if begin.check { self.begin_check() } else { Ok(self.go_on_looking()) }
+        // Once: the next filesystem has to be allowed by the user again.
+        self.adopt = false;
+        if let Some(what) = foreign {
+            warn!("--adopt: {what}; from now on it is, and all of it is made equal to its master's tree");
+        }
+        if begin.check {
+            return self.begin_check();
+        }
+        self.go_on_looking();
+        Ok(())
     }
 
     fn lost(&mut self, lost: &Lost) {

@@ -46,6 +46,12 @@ pub struct Serve {
     /// Serve a directory in which other file systems are mounted, without what is in those.
     #[arg(long)]
     pub skip_mounts: bool,
+    /// Mean DIR as it is now, though it is not the directory (or not the disk) that the state belongs to.
+    #[arg(long)]
+    pub new: bool,
+    /// Make replicas of embedded slaves equal, whatever lies there: a foreign directory, or another filesystem's.
+    #[arg(long)]
+    pub adopt: bool,
     /// Talk to slaves in plain TCP, without encryption and without asking who they are.
     #[arg(long)]
     pub insecure: bool,

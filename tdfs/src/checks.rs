@@ -27,6 +27,11 @@ pub struct Places {
 impl Places {
     /// Finds them, clears a dead tdfs's mount away, and checks that none lies inside another.
     pub fn find(serve: &Serve, replicas: &[PathBuf]) -> Result<Places, WrongUse> {
+        if serve.adopt && replicas.is_empty() {
+            return wrong(
+                "--adopt is for slaves inside tdfs, and -c names none: give it to tdfs-slave".into(),
+            );
+        }
         let directory = absolute(&serve.directory)?;
         let mountpoint = serve.mountpoint.as_deref().map_or(Ok(directory.clone()), absolute)?;
         for path in [&directory, &mountpoint] {

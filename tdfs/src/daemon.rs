@@ -11,13 +11,13 @@ use crate::embedded::{self, Embedded};
 use crate::fuse::barrier::Barrier;
 use crate::fuse::mount::{self, Mount};
 use crate::fuse::session;
-use crate::identity::{Identity, random_id};
+use crate::identity::{Accepted, Identity, random_id};
 use crate::passthrough::Passthrough;
 use crate::resync::Answers;
 use crate::ship::{self, Ship, SlaveAddress};
 use anyhow::Context;
 use clap::Parser;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use std::time::Duration;
 use tdfs_host::cli::{self, WrongUse};
 use tdfs_host::control::Control;
 use tdfs_host::daemon::{StopSignals, init_log, prepare_process};
+use tdfs_host::root::Root;
 use tdfs_host::state::StateDir;
 use tdfs_wire::frame::Codec;
 use tokio::sync::oneshot;
@@ -165,12 +166,15 @@ impl Daemon {
         let signals = StopSignals::new().context("take over the signals")?;
         let _over_size = tdfs_host::daemon::ignore_size_limit().context("take over SIGXFSZ")?;
         let state = Arc::new(StateDir::open(&places.state).map_err(|e| WrongUse(e.to_string()))?);
-        let identity = Identity::open(&state)?;
+        let root_now = Root::of(root.as_fd()).context("identify the directory")?;
+        let accepted = Accepted::check(&state, &places.directory, root_now, serve.new)?;
+        // Who is refused finds his state as it was: embedded slaves are asked before the identity changes.
+        let embedded = Embedded::start(&slaves, &state, serve.adopt)?;
+        let identity = Identity::open(&state, accepted)?;
         let control = Control::bind(&state).context("bind the control socket")?;
         let codec = if serve.compress == Compress::Lzf { Codec::Lzf } else { Codec::Stored };
         let commit = Commit::new(Arc::clone(identity.log()));
         let passthrough = Arc::new(Passthrough::new(root, commit).context("open the directory")?);
-        let embedded = Embedded::start(&slaves, &state)?;
         if serve.insecure && slaves.iter().any(|slave| embedded::path_of(slave).is_none()) {
             tracing::warn!(
                 "--insecure: the tree goes over the network in plain TCP, to whoever answers there"

@@ -34,24 +34,24 @@ struct Running {
 }
 
 impl Embedded {
-    /// Starts those among `slaves`.
+    /// Starts those among `slaves`; `adopt`: what lies in their directories may be made equal, whatever it is.
     ///
     /// # Errors
     /// In words for a human: a replica can't be used.
-    pub fn start(slaves: &[SlaveAddress], state: &StateDir) -> anyhow::Result<Arc<Embedded>> {
+    pub fn start(slaves: &[SlaveAddress], state: &StateDir, adopt: bool) -> anyhow::Result<Arc<Embedded>> {
         let embedded = Embedded { running: Mutex::default(), state: state.path().to_owned() };
-        slaves.iter().filter_map(path_of).try_for_each(|path| embedded.add(path))?;
+        slaves.iter().filter_map(path_of).try_for_each(|path| embedded.add(path, adopt))?;
         Ok(Arc::new(embedded))
     }
 
-    /// Starts one.
+    /// Starts one; `adopt` as above.
     ///
     /// # Errors
     /// In words for a human: the replica can't be used.
-    pub fn add(&self, path: &Path) -> anyhow::Result<()> {
+    pub fn add(&self, path: &Path, adopt: bool) -> anyhow::Result<()> {
         let name = state::default_path(state::Side::Slave, path)?;
         let name = name.file_name().context("name of an embedded slave's state")?;
-        let replica = tdfs_slave::open_replica(path, &self.state.join(name))
+        let replica = tdfs_slave::open_replica(path, &self.state.join(name), adopt)
             .map_err(|e| WrongUse(format!("the replica {} can't be used: {e:#}", path.display())))?;
         let relay = Arc::new(Relay::start(Box::new(replica)).context("start the relay")?);
         let receive = Receive::new(Arc::clone(&relay), true);

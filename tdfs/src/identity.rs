@@ -1,10 +1,14 @@
 //! Who this filesystem is, and which epoch it is in: the master's own state, kept across starts.
 //!
-//! Called by `daemon` at start and at the end. Decides whether the log continues or a new epoch begins.
+//! Called by `daemon` at start and at the end. Decides whether the directory is the one that the state belongs
+//! to, and whether the log continues or a new epoch begins.
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::sync::Arc;
+use tdfs_host::cli::WrongUse;
+use tdfs_host::root::Root;
 use tdfs_host::state::StateDir;
 use tdfs_wire::log::{Log, LogError, Options};
 use tdfs_wire::message::{Branch, LINEAGE_MAX};
@@ -24,6 +28,43 @@ struct Stored {
     boot: String,
     /// The last tdfs ended by itself, with everything on the disk.
     clean: bool,
+    /// The directory that is distributed. None: a tdfs that did not note it wrote this.
+    #[serde(default)]
+    root: Option<Root>,
+}
+
+/// The root that this state goes on with: the one that it belongs to, or one that the user has said yes to.
+pub struct Accepted {
+    root: Root,
+    /// It is another one than before.
+    is_new: bool,
+}
+
+impl Accepted {
+    /// Compares the root of `dir` with the one that the state belongs to. Changes nothing.
+    ///
+    /// # Errors
+    /// [`WrongUse`] if it is another one, unless `new` says that this one is meant: with its disk not mounted
+    /// all slaves would be made as empty as the mountpoint.
+    pub fn check(state: &StateDir, dir: &Path, root: Root, new: bool) -> anyhow::Result<Accepted> {
+        let stored: Option<Stored> = state.read(FILE)?;
+        let is_new = stored.and_then(|stored| stored.root).is_some_and(|before| !before.is(&root));
+        if is_new && !new {
+            let (dir, state) = (dir.display(), state.path().display());
+            return Err(WrongUse(format!(
+                "{dir} is not the directory (or its disk is not mounted) which the state in {state} belongs to: \
+                 mount it, or say --new to mean this one"
+            ))
+            .into());
+        }
+        if is_new {
+            tracing::warn!(
+                "--new: {} is another directory than before: a new epoch begins, slaves are made equal by resync",
+                dir.display()
+            );
+        }
+        Ok(Accepted { root, is_new })
+    }
 }
 
 /// The filesystem's identity and its open log.
@@ -34,17 +75,21 @@ pub struct Identity {
 
 impl Identity {
     /// Reads or makes the identity and opens the log: the same epoch goes on if every change since its
-    /// beginning is surely in the log, else a new one begins.
-    pub fn open(state: &StateDir) -> anyhow::Result<Identity> {
+    /// beginning is surely in the log and the root is the same, else a new one begins.
+    pub fn open(state: &StateDir, accepted: Accepted) -> anyhow::Result<Identity> {
         let boot = boot_id()?;
         let directory = state.path().join(LOG_DIRECTORY);
         let options = Options::default();
         let before: Option<Stored> = state.read(FILE)?;
         let mut stored = match before {
             Some(stored) => stored,
-            None => Stored { filesystem: random_id()?, lineage: Vec::new(), boot: boot.clone(), clean: true },
+            None => {
+                let (filesystem, lineage, boot) = (random_id()?, Vec::new(), boot.clone());
+                Stored { filesystem, lineage, boot, clean: true, root: None }
+            }
         };
-        let log = match (stored.epoch(), stored.clean || stored.boot == boot) {
+        let before = stored.epoch().filter(|_| !accepted.is_new);
+        let log = match (before, stored.clean || stored.boot == boot) {
             (Some(epoch), true) => match Log::open(&directory, epoch, options) {
                 Ok((log, recovered)) => {
                     if recovered.cut_bytes > 0 {
@@ -78,6 +123,7 @@ impl Identity {
         };
         stored.boot = boot;
         stored.clean = false;
+        stored.root = Some(accepted.root);
         state.write(FILE, &stored)?;
         Ok(Identity { stored, log: Arc::new(log) })
     }
@@ -136,3 +182,6 @@ pub fn random_id() -> anyhow::Result<Id> {
     anyhow::ensure!(filled == id.len(), "the kernel gave too few random numbers");
     Ok(Id(id))
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,12 +21,12 @@ fn version() {
 fn help_names_the_flags() {
     let help = run(BINARIES.tdfs, &[&"--help"]);
     assert_eq!(help.code, Some(0));
-    for flag in ["-m", "-c", "-z", "-n", "--state", "--log-max", "--skip-mounts", "--insecure", "MOUNTPOINT"]
-    {
+    let flags = "-m -c -z -n --state --log-max --skip-mounts --new --adopt --insecure MOUNTPOINT";
+    for flag in flags.split(' ') {
         assert!(help.stdout.contains(flag), "no {flag} in {}", help.stdout);
     }
     let help = run(BINARIES.slave, &[&"--help"]);
-    for flag in ["-m", "-l", "-n", "--state", "--insecure"] {
+    for flag in ["-m", "-l", "-n", "--state", "--adopt", "--insecure"] {
         assert!(help.stdout.contains(flag), "no {flag} in {}", help.stdout);
     }
 }

@@ -67,9 +67,15 @@ impl Daemon {
 
     /// Starts it with the same arguments after it has ended.
     pub fn start_again(&mut self) -> Result<()> {
+        self.start_again_with(&[])
+    }
+
+    /// The same with some more arguments, for this time alone.
+    pub fn start_again_with(&mut self, more: &[&str]) -> Result<()> {
         anyhow::ensure!(self.child.is_none(), "{} runs already", self.program);
         let log = OpenOptions::new().create(true).append(true).open(&self.log).context("open log file")?;
         let mut command = command(&self.program, &self.args);
+        command.args(more);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().with_context(|| format!("start {}", self.program))?;
         self.watchdog = Some(Watchdog::start(Pid::from_child(&child)));

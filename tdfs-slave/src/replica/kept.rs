@@ -1,9 +1,12 @@
-//! What a replica keeps of itself in `replica.json`: whose it is and how it stands.
+//! What a replica keeps of itself in `replica.json`: whose it is, where it is, and how it stands.
 //!
 //! Used by `replica` alone. Each write is on the disk when it returns.
 
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
+use std::path::Path;
+use tdfs_host::cli::WrongUse;
+use tdfs_host::root::Root;
 use tdfs_host::state::{StateDir, StateError};
 use tdfs_wire::Id;
 
@@ -37,6 +40,8 @@ pub(super) struct Kept {
     pub(super) began: Option<i64>,
     /// While a check of it is going on: when that began, by the same clock.
     pub(super) check_began: Option<i64>,
+    /// The directory. None: a tdfs-slave that did not note it wrote this, or nobody did so far.
+    root: Option<Root>,
 }
 
 /// Its form in JSON: ids as people read them.
@@ -49,17 +54,24 @@ struct Form {
     began: Option<i64>,
     #[serde(default)]
     check_began: Option<i64>,
+    #[serde(default)]
+    root: Option<Root>,
 }
 
 impl Kept {
-    /// Reads it; makes and writes a new one where there is none.
+    /// Reads it; where there is none, makes a new one, which [`Kept::belong_to`] will write.
     pub(super) fn load(state: &StateDir) -> anyhow::Result<Kept> {
         let Some(form) = state.read::<Form>(FILE)? else {
             let (replica, standing) = (random_id()?, KeptStanding::New);
-            let kept =
-                Kept { filesystem: None, replica, standing, divergences: 0, began: None, check_began: None };
-            kept.store(state)?;
-            return Ok(kept);
+            return Ok(Kept {
+                filesystem: None,
+                replica,
+                standing,
+                divergences: 0,
+                began: None,
+                check_began: None,
+                root: None,
+            });
         };
         let id = |text: &str| {
             let damaged =
@@ -73,7 +85,39 @@ impl Kept {
             divergences: form.divergences,
             began: form.began,
             check_began: form.check_began,
+            root: form.root,
         })
+    }
+
+    /// True if a directory is recorded.
+    pub(super) fn has_root(&self) -> bool {
+        self.root.is_some()
+    }
+
+    /// Compares the root of `dir` with the one that is recorded, and records it. Another one begins anew, as a
+    /// directory that never was anybody's replica.
+    ///
+    /// # Errors
+    /// [`WrongUse`] if it is another one, unless `adopt` says that this one is meant; nothing was written then.
+    pub(super) fn belong_to(
+        &mut self,
+        root: Root,
+        dir: &Path,
+        adopt: bool,
+        state: &StateDir,
+    ) -> anyhow::Result<()> {
+        if self.root.as_ref() == Some(&root) {
+            return Ok(());
+        }
+        if self.root.as_ref().is_some_and(|before| !before.is(&root)) {
+            if !adopt {
+                return Err(other_directory(dir, state).into());
+            }
+            tracing::warn!("--adopt: {} is another directory than before: it begins anew", dir.display());
+            (self.standing, self.filesystem, self.began) = (KeptStanding::New, None, None);
+        }
+        self.root = Some(root);
+        Ok(self.store(state)?)
     }
 
     /// Writes it.
@@ -85,9 +129,19 @@ impl Kept {
             divergences: self.divergences,
             began: self.began,
             check_began: self.check_began,
+            root: self.root.clone(),
         };
         state.write(FILE, &form)
     }
+}
+
+/// What to say where `dir` is not the directory that is recorded.
+pub(super) fn other_directory(dir: &Path, state: &StateDir) -> WrongUse {
+    let (dir, state) = (dir.display(), state.path().display());
+    WrongUse(format!(
+        "{dir} is not the directory (or its disk is not mounted) which the state in {state} belongs to: mount it, \
+         or say --adopt to have this one made equal"
+    ))
 }
 
 fn random_id() -> io::Result<Id> {

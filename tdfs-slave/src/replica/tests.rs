@@ -9,6 +9,8 @@ use tdfs_wire::object::{Child, Kind};
 use tdfs_wire::op::{DataOp, NamespaceOp, NewObject, RenameMode};
 use tdfs_wire::{Epoch, Name, Time, TreePath};
 
+mod adopt;
+
 const EPOCH: Epoch = Epoch { number: 1, id: Id([9; 16]) };
 const FILESYSTEM: Id = Id([3; 16]);
 const T: Time = Time { sec: 77, nsec: 1 };
@@ -43,7 +45,11 @@ impl Scene {
     }
 
     fn try_open(&self) -> anyhow::Result<Replica> {
-        crate::open_replica(&self.replica(""), &self.dir.path().join("state"))
+        self.try_open_with(false)
+    }
+
+    fn try_open_with(&self, adopt: bool) -> anyhow::Result<Replica> {
+        crate::open_replica(&self.replica(""), &self.dir.path().join("state"), adopt)
     }
 
     fn begin(&self, plan: Plan) -> Begin {
@@ -317,7 +323,7 @@ fn a_second_slave_on_the_same_directory_is_refused() {
     let said = scene.try_open().err().unwrap().to_string();
     assert!(said.contains("in use"), "{said}");
     let other_state = scene.dir.path().join("other");
-    let said = crate::open_replica(&scene.replica(""), &other_state).err().unwrap().to_string();
+    let said = crate::open_replica(&scene.replica(""), &other_state, false).err().unwrap().to_string();
     assert!(said.contains("is served by another process"), "{said}");
 }
 

@@ -93,7 +93,7 @@ impl Daemon {
         }
         if let Some(path) = embedded::path_of(&slave) {
             self.places.check_replica(path).map_err(|e| e.to_string())?;
-            self.embedded.add(path).map_err(|e| format!("{e:#}"))?;
+            self.embedded.add(path, false).map_err(|e| format!("{e:#}"))?;
         }
         self.ship.add(slave);
         Ok(Value::Null)

@@ -556,7 +556,7 @@ pub fn check_records(payload: &[u8], first: Lsn, count: u32) -> Result<(), Strin
 }
 
 fn belongs(mine: Id, theirs: Id) -> String {
-    format!("this replica belongs to filesystem {mine}, not {theirs}")
+    format!("this replica belongs to filesystem {mine}, not {theirs}: start it with --adopt to change that")
 }
 
 fn cut_report(report: Report) -> Report {
