@@ -517,8 +517,11 @@ impl Frontier {
     pub fn leave_group(&mut self, id: NodeId) {
         if let Some(group) = self.get_mut(id).and_then(|node| node.group.take()) {
             let uneven = self.groups.leave(id, group);
-            if uneven && self.partial {
-                self.groups.lose_sight();
+            match uneven {
+                true if self.partial => self.groups.lose_sight(),
+                // Its other names are in groups, or will be compared.
+                true => self.groups.lose(),
+                false => {}
             }
         }
     }

@@ -299,6 +299,8 @@ impl Resync {
         for name in self.frontier.groups.names(id).into_iter().filter(|&name| name != node) {
             let Some(path) = self.frontier.path(name) else { continue };
             match stock.look(&path)? {
+                // Somebody gave it an inode of another object; it is not to be given to more names.
+                Some(here) if self.is_owned_by_other(&here, wanted.ino) => {}
                 Some(here) if here.meta.kind == *wanted.kind => {
                     let preferred = Some(here.ino) == local;
                     if preferred || found.is_none() {
@@ -315,8 +317,12 @@ impl Resync {
         Ok(found)
     }
 
+    fn is_owned_by_other(&self, here: &Standing, ino: u64) -> bool {
+        self.frontier.groups.owner(here.ino).is_some_and(|owner| owner != ino)
+    }
+
     fn is_wrongly_shared(&self, node: NodeId, here: &Standing, (ino, links): (u64, u64)) -> bool {
-        let owned = self.frontier.groups.owner(here.ino).is_some_and(|owner| owner != ino);
+        let owned = self.is_owned_by_other(here, ino);
         // Where not everything is compared, or was before, the other names may be of objects that count as
         // equal and must not be changed with this one.
         let healed =

@@ -110,10 +110,12 @@ fn tampered_paths_are_healed_under_load() {
     for_seeds(|seed| {
         let mut world = equal(seed);
         while world.changes < CHANGES {
-            if world.is_over() {
+            let over = world.is_over();
+            if over {
                 world.assert_exact();
+                world.begin(Resync::paths(Vec::new()));
             }
-            if world.is_over() || world.users.dice.chance(60) {
+            if over || world.users.dice.chance(60) {
                 let paths = world.tamper();
                 paths.into_iter().for_each(|path| world.resync.want(path));
             }
