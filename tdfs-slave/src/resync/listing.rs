@@ -198,7 +198,10 @@ impl Resync {
     }
 
     fn is_distrusted(&self, here: &Standing) -> bool {
+        // What a name that is gone did to an inode by records shows in no mark of its other names.
+        let lost = self.frontier.groups.lost() > 0 && self.began.is_some_and(|began| here.changed >= began);
         self.distrust.all
+            || lost
             || self.frontier.overflown()
             || self.distrust.changed_since.is_some_and(|since| here.changed >= since)
     }

@@ -125,14 +125,24 @@ impl Frontier {
         let place = self.place(path);
         let own = place.node.and_then(|id| self.need(id));
         // A directory with something unfinished in it may hold other names than on the master.
-        let unfinished = |id: NodeId| self.is_filling(id) || !self.children(id).is_empty();
+        let unfinished = |id: NodeId| {
+            self.is_filling(id) || !self.children(id).is_empty() || self.is_compared_again_later(id)
+        };
         place.relisting || own == Some(Need::Listing) || place.node.is_some_and(unfinished)
+    }
+
+    /// True if a touched name that went may have changed the object.
+    fn is_compared_again_later(&self, id: NodeId) -> bool {
+        let group = self.group(id).and_then(|group| self.groups.get(group));
+        group.is_some_and(|group| group.compared_at < self.groups.lost())
     }
 
     /// True if the object's content and kind are the master's.
     fn is_sound(&self, path: &TreePath) -> bool {
         let place = self.place(path);
-        let doubtful = |id: NodeId| self.mark(id) != Mark::Checked || self.is_filling(id);
+        let doubtful = |id: NodeId| {
+            self.mark(id) != Mark::Checked || self.is_filling(id) || self.is_compared_again_later(id)
+        };
         place.checked && !place.relisting && !place.node.is_some_and(doubtful)
     }
 

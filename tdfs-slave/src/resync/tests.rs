@@ -6,6 +6,7 @@ mod disk;
 mod model;
 mod random;
 mod rules;
+mod story;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
 mod users;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]

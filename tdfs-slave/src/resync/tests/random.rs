@@ -43,6 +43,7 @@ fn whole(seed: u64) -> World {
         let other = world.users.dice.below(50);
         (0..other).for_each(|_| world.change_replica());
     }
+    world.begin(Resync::whole());
     world
 }
 

@@ -115,6 +115,12 @@ impl World {
         self.stream.push_back(InStream::Record(op, bulk.to_vec()));
     }
 
+    /// The same on both sides, before there is a stream.
+    pub fn record_both(&mut self, op: Op, bulk: &[u8]) {
+        self.master.apply(&op, bulk).expect("the op is possible");
+        self.replica.apply(&op, bulk).expect("the op is possible");
+    }
+
     /// The slave takes all that is in the stream.
     pub fn deliver_all(&mut self) {
         while !self.stream.is_empty() {
@@ -138,15 +144,21 @@ impl World {
     /// names, and objects that have one name; the mtime of directories stays.
     pub fn tamper(&mut self) -> Vec<TreePath> {
         let (op, bulk) = self.users.op(&self.replica);
-        let mut paths: Vec<TreePath> = op.paths().into_iter().cloned().collect();
+        let paths = op.paths();
         let alone = |path: &TreePath| self.replica.get(path).is_ok_and(|inode| inode.links == 1);
-        if !matches!(op, Op::Namespace(_)) && !paths.iter().all(alone) {
+        if !matches!(op, Op::Namespace(_)) && !paths.into_iter().all(alone) {
             return Vec::new();
         }
+        self.tamper_with(&op, &bulk)
+    }
+
+    /// Does `op` in the replica, if it is possible, but for the mtimes of directories.
+    pub fn tamper_with(&mut self, op: &Op, bulk: &[u8]) -> Vec<TreePath> {
+        let mut paths: Vec<TreePath> = op.paths().into_iter().cloned().collect();
         let parents: Vec<TreePath> = paths.iter().filter_map(TreePath::parent).collect();
         let mtimes: Vec<_> =
             parents.iter().map(|path| self.replica.get(path).ok().map(|dir| dir.meta.mtime)).collect();
-        if self.replica.apply(&op, &bulk).is_err() {
+        if self.replica.apply(op, bulk).is_err() {
             return Vec::new();
         }
         for (parent, mtime) in parents.iter().zip(mtimes) {
@@ -196,6 +208,20 @@ impl World {
             self.say(|| format!("answer: {answer:?} {bulk:?}"));
             self.stream.push_back(InStream::Answer(answer, bulk));
         }
+    }
+
+    /// The master answers the want about `path`.
+    pub fn answer_about(&mut self, path: &TreePath) {
+        let at = self.wants.iter().position(|want| want.path == *path).expect("it is wanted");
+        let want = self.wants.remove(at);
+        for (answer, bulk) in self.answers(&want) {
+            self.stream.push_back(InStream::Answer(answer, bulk));
+        }
+    }
+
+    /// What is asked and not answered, oldest first.
+    pub fn wanted(&self) -> Vec<TreePath> {
+        self.wants.iter().map(|want| want.path.clone()).collect()
     }
 
     fn answers(&mut self, want: &Want) -> Vec<(Answer, Vec<u8>)> {
@@ -297,6 +323,7 @@ impl World {
         self.stream.retain(|item| again && matches!(item, InStream::Record(..)));
         self.resync = Resync::whole();
         self.resync.distrust_since(self.began);
+        self.send_wants_now();
     }
 
     /// A new exchange begins: until now the replica was equal.
@@ -304,6 +331,7 @@ impl World {
         self.say(|| "begun".into());
         self.began = self.replica.present();
         self.resync = resync;
+        self.send_wants_now();
     }
 
     /// One step of the scheduler, with changes of the master or without.
