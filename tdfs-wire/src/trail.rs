@@ -20,7 +20,7 @@ const ROOT: usize = 0;
 /// How much of an object has to be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Extent {
-    /// Its own meta, and how many names it has.
+    /// Its own meta; all else is as it was.
     Itself,
     /// Everything: what it is at all, its content, what is below it.
     All,
@@ -63,8 +63,9 @@ impl Trail {
     pub fn follow(&mut self, op: &Op) {
         match op {
             Op::Namespace(NamespaceOp::Link { from, to, .. }) => {
-                // It is one object with `to`, and says so only if it is asked.
-                self.add(from, Extent::Itself);
+                // It is one object with `to` and says so only if it is asked; and what comes by `to` before that
+                // is there can't be seen by its own mtime.
+                self.add(from, Extent::All);
                 self.add_name(to);
             }
             Op::Namespace(op) => op.paths().into_iter().for_each(|path| self.add_name(path)),

@@ -22,6 +22,7 @@ use std::collections::BTreeSet;
 use stock::Stock;
 use tdfs_wire::answer::{Answer, Found, Want, Wanted};
 use tdfs_wire::object::Child;
+use tdfs_wire::trail::Extent;
 use tdfs_wire::{Op, Time, TreePath};
 
 /// Most wants that are sent and not answered.
@@ -133,6 +134,11 @@ impl Resync {
     /// Adds `path` to the scope, with all that is below it.
     pub fn want(&mut self, path: TreePath) {
         self.frontier.want(&path);
+    }
+
+    /// Records that touched `path` will never come (the log no longer had them): `path` is one of their trail.
+    pub fn miss(&mut self, path: &TreePath, extent: Extent) {
+        self.frontier.miss(path, extent);
     }
 
     /// Has to be told each op after it was done in the replica. A check's paths are wanted by this.
@@ -291,6 +297,10 @@ impl Resync {
             }
             (Found::Gone, Need::Meta | Need::Object(_)) => {
                 self.progress.differences += u64::from(stock.look(&answer.path)?.is_some());
+                if self.frontier.is_missed(node) && self.stands_alone(stock, &answer.path)? {
+                    // No other name can have missed what this one did.
+                    self.frontier.forgive_missed(node);
+                }
                 stock.remove(&answer.path)?;
                 self.frontier.forget(node);
                 Ok(())

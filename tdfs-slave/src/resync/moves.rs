@@ -7,6 +7,7 @@
 use super::frontier::{Frontier, Mark, Need, NodeId, Touch};
 use super::{Contradiction, frontier::Fill};
 use tdfs_wire::op::{DataOp, NamespaceOp, Op, RenameMode};
+use tdfs_wire::trail::Extent;
 use tdfs_wire::{TreePath, op::NewObject};
 
 /// FALLOC_FL_COLLAPSE_RANGE and FALLOC_FL_INSERT_RANGE of linux/falloc.h: they move bytes.
@@ -19,6 +20,25 @@ impl Frontier {
             self.doubt(path, false);
         } else {
             self.set_touch(path, Touch::Touched);
+        }
+    }
+
+    /// Records never came that touched `path`, and nothing else is wrong with it.
+    pub fn miss(&mut self, path: &TreePath, extent: Extent) {
+        match (self.place(path).checked, extent) {
+            (true, Extent::Itself) => {
+                let id = self.ensure(path);
+                self.need_meta(id);
+                self.set_missed(id, true);
+            }
+            (true, Extent::All) => {
+                let id = self.ensure(path);
+                self.need_object(id);
+                self.set_missed(id, true);
+            }
+            // Its meta will be compared in any case.
+            (false, Extent::Itself) => {}
+            (false, Extent::All) => self.touched(path, false),
         }
     }
 

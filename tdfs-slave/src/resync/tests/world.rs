@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use tdfs_wire::answer::{Answer, Found, Stretch, Want, Wanted};
 use tdfs_wire::object::{Child, Kind};
 use tdfs_wire::op::{AttrOp, Op, XattrOp};
+use tdfs_wire::trail::{TRAIL_BYTES_MAX, Trail};
 use tdfs_wire::{Name, Time, TreePath};
 
 enum InStream {
@@ -41,6 +42,8 @@ pub struct World {
     /// How many records changed the master while an exchange ran.
     pub changes: u64,
     pub coverage: Coverage,
+    /// The limit of trails.
+    pub trail_bytes_max: usize,
     /// When the replica ceased to be equal, by its clock.
     began: Time,
     traced: bool,
@@ -72,6 +75,7 @@ impl World {
             divergences: 0,
             changes: 0,
             coverage: Coverage::default(),
+            trail_bytes_max: TRAIL_BYTES_MAX,
             traced: std::env::var_os("TDFS_TRACE").is_some(),
             said: Vec::new(),
         }
@@ -314,6 +318,26 @@ impl World {
         self.resync.restart();
     }
 
+    /// The connection is lost, and the next `count` records, or fewer, never come: the log lost them. What
+    /// they touched is wanted, and the stream goes on behind them. Returns how many they were.
+    pub fn lose_records(&mut self, count: usize) -> usize {
+        self.lose_connection();
+        let mut trail = Trail::new(self.trail_bytes_max);
+        let lost: Vec<InStream> = self.stream.drain(..count.min(self.stream.len())).collect();
+        for item in &lost {
+            if let InStream::Record(op, _) = item {
+                self.say(|| format!("lost: {op:?}"));
+                trail.follow(op);
+            }
+        }
+        for (path, extent) in trail.paths() {
+            self.say(|| format!("missed: {path} {extent:?}"));
+            self.resync.miss(&path, extent);
+        }
+        self.send_wants();
+        lost.len()
+    }
+
     /// The slave is killed and started again: what it knew is lost, the replica is as it was. Records that it
     /// has not are sent, or (the log begins anew for it) never.
     pub fn kill_slave(&mut self) {
@@ -358,6 +382,7 @@ impl World {
             }
             self.step(false);
         }
+        self.tell();
         panic!("no end: {:?}", self.resync.progress());
     }
 
@@ -366,6 +391,14 @@ impl World {
         for line in &self.said {
             println!("{line}");
         }
+    }
+
+    /// Nobody wrote to the replica, so no record can have been news.
+    pub fn assert_untouched(&self) {
+        if self.divergences > 0 {
+            self.tell();
+        }
+        assert_eq!(self.divergences, 0, "nobody wrote to the replica");
     }
 
     pub fn assert_equal(&self) {
