@@ -137,6 +137,8 @@ impl Resync {
             self.frontier.finish(node);
             return Ok(());
         }
+        // It was a name of something else, in a record that never came.
+        self.frontier.leave_group(node);
         if self.frontier.mark(node) == Mark::Checked {
             self.frontier.strip(node);
         } else {

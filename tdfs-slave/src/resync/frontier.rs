@@ -92,6 +92,8 @@ pub struct Node {
     /// The group of names that it is in.
     group: Option<GroupId>,
     queued: bool,
+    /// Records by this name never came, and it was not compared since.
+    missed: bool,
 }
 
 /// See the head of this file.
@@ -319,7 +321,28 @@ impl Frontier {
     pub fn finish(&mut self, id: NodeId) {
         self.set_need(id, None);
         self.set_mark(id, Mark::Checked);
+        self.set_missed(id, false);
         self.prune(id);
+    }
+
+    /// Records by this name never came, or it was compared since.
+    pub fn set_missed(&mut self, id: NodeId, missed: bool) {
+        if let Some(node) = self.get_mut(id) {
+            node.missed = missed;
+        }
+    }
+
+    /// What the node, and what is below it, missed was done to no other name.
+    pub fn forgive_missed(&mut self, top: NodeId) {
+        for id in self.at_or_below(top) {
+            self.set_missed(id, false);
+        }
+        self.groups.lose();
+    }
+
+    /// See [`Frontier::set_missed`].
+    pub fn is_missed(&self, id: NodeId) -> bool {
+        self.get(id).is_some_and(|node| node.missed)
     }
 
     /// Sets what is known of the node.
@@ -419,7 +442,8 @@ impl Frontier {
         for id in self.at_or_below(id) {
             let (mark, need) = (self.mark(id), self.need(id));
             let comparing = matches!(need, Some(Need::Object(_))) && self.group(id).is_some();
-            let touched = mark == Mark::Unchecked(Touch::Touched) || comparing || self.overflown;
+            let touched =
+                mark == Mark::Unchecked(Touch::Touched) || comparing || self.overflown || self.is_missed(id);
             // Half compared, and what other names it has is not known.
             let alone = comparing && self.group(id).is_some_and(|group| self.groups.names(group).len() < 2);
             match mark {
@@ -517,8 +541,11 @@ impl Frontier {
     pub fn leave_group(&mut self, id: NodeId) {
         if let Some(group) = self.get_mut(id).and_then(|node| node.group.take()) {
             let uneven = self.groups.leave(id, group);
-            if uneven && self.partial {
-                self.groups.lose_sight();
+            match uneven {
+                true if self.partial => self.groups.lose_sight(),
+                // Its other names are in groups, or will be compared.
+                true => self.groups.lose(),
+                false => {}
             }
         }
     }
@@ -545,6 +572,16 @@ impl Frontier {
 impl Node {
     fn new(parent: Option<NodeId>, name: Box<[u8]>, mark: Mark) -> Node {
         let children = BTreeMap::new();
-        Node { parent, name, children, mark, need: None, asked: None, group: None, queued: false }
+        Node {
+            parent,
+            name,
+            children,
+            mark,
+            need: None,
+            asked: None,
+            group: None,
+            queued: false,
+            missed: false,
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::groups::GroupId;
 use super::stock::{Standing, Stock};
 use super::{Parts, Resync};
 use crate::replay::Failure;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use tdfs_wire::TreePath;
 use tdfs_wire::object::{Child, Kind, Meta};
 
@@ -96,7 +96,7 @@ impl Resync {
         match stock.look(path)? {
             Some(here) if here.meta.kind == Kind::Directory => return Ok(false),
             Some(here) => {
-                self.part(node, &here);
+                self.part(stock, node, path, &here)?;
                 self.remove(stock, path)?;
             }
             None => {}
@@ -203,7 +203,10 @@ impl Resync {
     }
 
     fn is_distrusted(&self, here: &Standing) -> bool {
+        // What a name that is gone did to an inode by records shows in no mark of its other names.
+        let lost = self.frontier.groups.lost() > 0 && self.began.is_some_and(|began| here.changed >= began);
         self.distrust.all
+            || lost
             || self.frontier.overflown()
             || self.distrust.changed_since.is_some_and(|since| here.changed >= since)
     }
@@ -256,13 +259,13 @@ impl Resync {
                 Made::Stands
             }
             (Some(here), None) if here.meta.kind == *kind => {
-                self.part(node, here);
+                self.part(stock, node, path, here)?;
                 stock.split(path)?;
                 Made::Split
             }
             (here, group) => {
                 if let Some(here) = here {
-                    self.part(node, here);
+                    self.part(stock, node, path, here)?;
                     self.remove(stock, path)?;
                 }
                 match group {
@@ -304,6 +307,8 @@ impl Resync {
         for name in self.frontier.groups.names(id).into_iter().filter(|&name| name != node) {
             let Some(path) = self.frontier.path(name) else { continue };
             match stock.look(&path)? {
+                // Somebody gave it an inode of another object; it is not to be given to more names.
+                Some(here) if self.is_owned_by_other(&here, wanted.ino) => {}
                 Some(here) if here.meta.kind == *wanted.kind => {
                     let preferred = Some(here.ino) == local;
                     if preferred || found.is_none() {
@@ -320,8 +325,12 @@ impl Resync {
         Ok(found)
     }
 
+    fn is_owned_by_other(&self, here: &Standing, ino: u64) -> bool {
+        self.frontier.groups.owner(here.ino).is_some_and(|owner| owner != ino)
+    }
+
     fn is_wrongly_shared(&self, node: NodeId, here: &Standing, (ino, links): (u64, u64)) -> bool {
-        let owned = self.frontier.groups.owner(here.ino).is_some_and(|owner| owner != ino);
+        let owned = self.is_owned_by_other(here, ino);
         // Where not everything is compared, or was before, the other names may be of objects that count as
         // equal and must not be changed with this one.
         let healed =
@@ -331,13 +340,44 @@ impl Resync {
 
     /// The name is about to be parted from its inode in the replica: if records touched that by this name,
     /// other names of it may have been changed.
-    pub(super) fn part(&mut self, node: NodeId, here: &Standing) {
+    pub(super) fn part<S: Stock>(
+        &mut self,
+        stock: &mut S,
+        node: NodeId,
+        path: &TreePath,
+        here: &Standing,
+    ) -> Result<(), Failure> {
         match self.frontier.mark(node) {
+            _ if self.frontier.is_missed(node) => match self.stands_alone(stock, path)? {
+                false if self.frontier.is_partial() => self.frontier.groups.lose_sight(),
+                _ => self.frontier.groups.lose(),
+            },
             _ if here.links < 2 => {}
             Mark::Checked => {}
             Mark::Unchecked(Touch::Doubted) => self.frontier.groups.lose_sight(),
             Mark::Unchecked(_) => self.frontier.groups.lose(),
         }
+        Ok(())
+    }
+
+    /// True if nothing at or below `path` has a name elsewhere in the replica.
+    pub(super) fn stands_alone<S: Stock>(&self, stock: &mut S, path: &TreePath) -> Result<bool, Failure> {
+        let mut names_left: HashMap<u64, u64> = HashMap::new();
+        let mut next = vec![path.clone()];
+        while let Some(path) = next.pop() {
+            match stock.look(&path)? {
+                Some(here) if here.meta.kind == Kind::Directory => {
+                    let names = stock.names(&path)?;
+                    next.extend(names.iter().filter_map(|name| path.join(name.as_bytes()).ok()));
+                }
+                Some(here) if here.links > 1 => {
+                    let left = names_left.entry(here.ino).or_insert(here.links);
+                    *left = left.saturating_sub(1);
+                }
+                _ => {}
+            }
+        }
+        Ok(names_left.values().all(|&left| left == 0))
     }
 
     /// A listing that was begun is not waited for any more.

@@ -29,6 +29,7 @@ use stock::Stock;
 use tdfs_wire::answer::{Answer, Found, Want, Wanted};
 use tdfs_wire::message::Difference;
 use tdfs_wire::object::Child;
+use tdfs_wire::trail::Extent;
 use tdfs_wire::{Op, Time, TreePath};
 use watch::{Noted, Watch};
 
@@ -193,6 +194,11 @@ impl Resync {
             }
             _ => self.frontier.want(path),
         }
+    }
+
+    /// Records that touched `path` will never come (the log no longer had them): `path` is one of their trail.
+    pub fn miss(&mut self, path: &TreePath, extent: Extent) {
+        self.frontier.miss(path, extent);
     }
 
     /// Has to be told each op after it was done in the replica. A check's paths are wanted by this.
@@ -377,6 +383,10 @@ impl Resync {
             }
             (Found::Gone, Need::Meta | Need::Object(_)) => {
                 self.progress.differences += u64::from(stock.look(&answer.path)?.is_some());
+                if self.frontier.is_missed(node) && self.stands_alone(stock, &answer.path)? {
+                    // No other name can have missed what this one did.
+                    self.frontier.forgive_missed(node);
+                }
                 self.remove(stock, &answer.path)?;
                 self.frontier.forget(node);
                 Ok(())

@@ -7,6 +7,7 @@
 use super::frontier::{Frontier, Mark, Need, NodeId, Touch};
 use super::{Contradiction, frontier::Fill};
 use tdfs_wire::op::{DataOp, NamespaceOp, Op, RenameMode};
+use tdfs_wire::trail::Extent;
 use tdfs_wire::{TreePath, op::NewObject};
 
 /// FALLOC_FL_COLLAPSE_RANGE and FALLOC_FL_INSERT_RANGE of linux/falloc.h: they move bytes.
@@ -19,6 +20,25 @@ impl Frontier {
             self.doubt(path, false);
         } else {
             self.set_touch(path, Touch::Touched);
+        }
+    }
+
+    /// Records never came that touched `path`, and nothing else is wrong with it.
+    pub fn miss(&mut self, path: &TreePath, extent: Extent) {
+        match (self.place(path).checked, extent) {
+            (true, Extent::Itself) => {
+                let id = self.ensure(path);
+                self.need_meta(id);
+                self.set_missed(id, true);
+            }
+            (true, Extent::All) => {
+                let id = self.ensure(path);
+                self.need_object(id);
+                self.set_missed(id, true);
+            }
+            // Its meta will be compared in any case.
+            (false, Extent::Itself) => {}
+            (false, Extent::All) => self.touched(path, false),
         }
     }
 
@@ -125,14 +145,24 @@ impl Frontier {
         let place = self.place(path);
         let own = place.node.and_then(|id| self.need(id));
         // A directory with something unfinished in it may hold other names than on the master.
-        let unfinished = |id: NodeId| self.is_filling(id) || !self.children(id).is_empty();
+        let unfinished = |id: NodeId| {
+            self.is_filling(id) || !self.children(id).is_empty() || self.is_compared_again_later(id)
+        };
         place.relisting || own == Some(Need::Listing) || place.node.is_some_and(unfinished)
+    }
+
+    /// True if a touched name that went may have changed the object.
+    fn is_compared_again_later(&self, id: NodeId) -> bool {
+        let group = self.group(id).and_then(|group| self.groups.get(group));
+        group.is_some_and(|group| group.compared_at < self.groups.lost())
     }
 
     /// True if the object's content and kind are the master's.
     fn is_sound(&self, path: &TreePath) -> bool {
         let place = self.place(path);
-        let doubtful = |id: NodeId| self.mark(id) != Mark::Checked || self.is_filling(id);
+        let doubtful = |id: NodeId| {
+            self.mark(id) != Mark::Checked || self.is_filling(id) || self.is_compared_again_later(id)
+        };
         place.checked && !place.relisting && !place.node.is_some_and(doubtful)
     }
 

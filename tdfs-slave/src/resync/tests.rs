@@ -1,9 +1,13 @@
 //! Tests of the exchange: over trees in memory with random schedules, and over real directories.
 
+mod coverage;
 mod disk;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
 mod model;
 mod random;
 mod rules;
+mod story;
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
+mod users;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
 mod world;

@@ -26,7 +26,7 @@ impl Scene {
 
     /// Has a master of `filesystem` make the replica equal.
     fn fill(&self, replica: &mut Replica, filesystem: Id) -> Result<(), String> {
-        replica.begin(filesystem, &self.begin(super::RESYNC))?;
+        replica.begin(filesystem, &self.begin(RESYNC))?;
         self.answer_all(replica);
         assert!(matches!(replica.standing(), Standing::Equal { .. }));
         Ok(())
@@ -130,7 +130,7 @@ fn an_adoption_that_was_begun_goes_on_after_a_kill() {
     fs::write(scene.master("f"), "content").unwrap();
     fs::write(scene.replica("thesis"), "years of work").unwrap();
     let mut replica = scene.open_adopting();
-    replica.begin(FILESYSTEM, &scene.begin(super::RESYNC)).unwrap();
+    replica.begin(FILESYSTEM, &scene.begin(RESYNC)).unwrap();
     assert!(scene.replica("thesis").exists(), "nothing is changed before an answer comes");
     kill(replica);
     let mut replica = scene.open();

@@ -57,6 +57,11 @@ impl Tree {
         twin
     }
 
+    /// What changes from now on has a later ctime.
+    pub fn present(&self) -> Time {
+        time(self.now)
+    }
+
     fn tick(&mut self) -> Time {
         self.now += 1;
         time(self.now)
@@ -85,15 +90,16 @@ impl Tree {
     }
 
     fn file(&mut self, path: &TreePath) -> Done<&mut Inode> {
-        let inode = self.get_mut(path)?;
-        if inode.meta.kind == Kind::File { Ok(inode) } else { Err(Errno::INVAL) }
+        if self.get(path)?.meta.kind == Kind::File { self.get_mut(path) } else { Err(Errno::INVAL) }
     }
 
     fn dir_of(&mut self, path: &TreePath) -> Done<(&mut Inode, Vec<u8>)> {
         let (parent, name) = path.split().ok_or(Errno::INVAL)?;
         let name = name.to_vec();
-        let dir = self.get_mut(&parent)?;
-        if dir.meta.kind == Kind::Directory { Ok((dir, name)) } else { Err(Errno::NOTDIR) }
+        if self.get(&parent)?.meta.kind != Kind::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        Ok((self.get_mut(&parent)?, name))
     }
 
     /// All paths but the root, each after its parent.
@@ -110,18 +116,15 @@ impl Tree {
     }
 
     fn add(&mut self, path: &TreePath, inode: Inode) -> Done {
-        let inode = Inode { changed: self.now, ..inode };
-        let ino = match self.free.pop() {
-            Some(ino) => ino,
-            None => {
-                self.next += 1;
-                self.next
-            }
-        };
-        let (dir, name) = self.dir_of(path)?;
-        if dir.children.contains_key(&name) {
+        if self.dir_of(path)?.0.children.contains_key(path.split().ok_or(Errno::INVAL)?.1) {
             return Err(Errno::EXIST);
         }
+        let inode = Inode { changed: self.now, ..inode };
+        let ino = self.free.pop().unwrap_or_else(|| {
+            self.next += 1;
+            self.next
+        });
+        let (dir, name) = self.dir_of(path)?;
         dir.children.insert(name, ino);
         self.inodes.insert(ino, inode);
         Ok(())
@@ -131,8 +134,9 @@ impl Tree {
         let ino = self.ino(path)?;
         let (dir, name) = self.dir_of(path)?;
         dir.children.remove(&name);
+        let changed = self.now;
         let inode = self.inodes.get_mut(&ino).unwrap();
-        inode.links -= 1;
+        (inode.links, inode.changed) = (inode.links - 1, changed);
         if inode.links == 0 {
             self.inodes.remove(&ino);
             self.free.push(ino);
@@ -141,11 +145,14 @@ impl Tree {
     }
 
     pub fn remove_all(&mut self, path: &TreePath) -> Done {
-        let mut below: Vec<_> = self.paths().into_iter().filter(|below| below.is_at_or_below(path)).collect();
-        while let Some(path) = below.pop() {
-            self.drop_name(&path)?;
+        let names: Vec<_> = match self.get(path) {
+            Ok(inode) => inode.children.keys().cloned().collect(),
+            Err(_) => return Ok(()),
+        };
+        for name in names {
+            self.remove_all(&path.join(&name).unwrap())?;
         }
-        Ok(())
+        self.drop_name(path)
     }
 
     fn touch_dir(&mut self, path: &TreePath, mtime: Time) {
@@ -239,7 +246,9 @@ impl Tree {
             return Err(Errno::EXIST);
         }
         dir.children.insert(name, ino);
-        self.inodes.get_mut(&ino).unwrap().links += 1;
+        let changed = self.now;
+        let inode = self.inodes.get_mut(&ino).unwrap();
+        (inode.links, inode.changed) = (inode.links + 1, changed);
         Ok(())
     }
 
@@ -292,12 +301,14 @@ impl Tree {
                 inode.meta.mtime = mtime;
             }
             DataOp::Allocate { ref path, mode, offset, len, size, mtime } => {
-                let inode = self.file(path)?;
                 let (from, to) = (offset as usize, (offset + len) as usize);
+                let here = self.get(path)?.data.len();
+                if (mode == 0x08 && to > here) || (mode == 0x20 && from > here) {
+                    return Err(Errno::INVAL);
+                }
+                let inode = self.file(path)?;
                 match mode {
-                    0x08 if to > inode.data.len() => return Err(Errno::INVAL),
                     0x08 => drop(inode.data.drain(from..to)),
-                    0x20 if from > inode.data.len() => return Err(Errno::INVAL),
                     0x20 => drop(inode.data.splice(from..from, vec![0; to - from])),
                     _ => {
                         let end = to.min(inode.data.len());
@@ -310,7 +321,7 @@ impl Tree {
                 inode.meta.mtime = mtime;
             }
             DataOp::Copy { ref from, from_offset, ref to, to_offset, len, mtime } => {
-                let source = &self.file(from)?.data;
+                let source = &self.get(from)?.data;
                 let (start, end) = (from_offset as usize, (from_offset + len) as usize);
                 let bytes = source.get(start..end).ok_or(Errno::INVAL)?.to_vec();
                 let inode = self.file(to)?;
@@ -340,6 +351,25 @@ impl Tree {
             ));
         }
         lines.join("\n")
+    }
+
+    /// True if both trees show the same, but for ctimes and the numbers of inodes.
+    pub fn same(&self, other: &Tree) -> bool {
+        let (mut there, mut pairs) = (BTreeMap::new(), vec![(ROOT, ROOT)]);
+        let mut known = BTreeMap::new();
+        while let Some((a, b)) = pairs.pop() {
+            match (known.insert(a, b), there.insert(b, a)) {
+                (Some(before), Some(_)) if before == b => continue,
+                (None, None) => {}
+                _ => return false,
+            }
+            let (Some(a), Some(b)) = (self.inodes.get(&a), other.inodes.get(&b)) else { return false };
+            if a.meta != b.meta || a.data != b.data || !a.children.keys().eq(b.children.keys()) {
+                return false;
+            }
+            pairs.extend(a.children.values().copied().zip(b.children.values().copied()));
+        }
+        true
     }
 
     pub fn hashes_of(data: &[u8], offset: u64) -> Vec<[u8; 32]> {
