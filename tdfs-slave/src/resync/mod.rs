@@ -268,7 +268,9 @@ impl Resync {
             self.began = Some(stock.now());
         }
         if self.is_idle() && self.looks {
+            // Each object was looked at; how its names hang together was noted on the way.
             self.frontier.forget_groups();
+            self.frontier.groups.take_unseen();
         } else if self.is_idle() {
             self.settle(stock)?;
         }

@@ -2,6 +2,7 @@
 
 mod coverage;
 mod disk;
+mod looks;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
 mod model;
 mod random;

@@ -11,26 +11,34 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Each kind runs so many.
 const SEEDS: u64 = 2_500;
 /// So many records change the master while an exchange runs.
-const CHANGES: u64 = 200;
+pub const CHANGES: u64 = 200;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
 fn for_seeds(run: impl Fn(u64) -> Coverage) {
+    let met = Cell::new(Coverage::default());
+    each_seed(|seed| {
+        let mut all = met.take();
+        all.add(run(seed));
+        met.set(all);
+    });
+    if number("TDFS_SEED").is_none() {
+        assert_eq!(met.take().missing(), Vec::<String>::new(), "never met");
+    }
+}
+
+/// Runs each seed, also when one has failed.
+pub fn each_seed(run: impl Fn(u64)) {
     let (one, seeds) = (number("TDFS_SEED"), number("TDFS_SEEDS").unwrap_or(SEEDS));
-    let mut coverage = Coverage::default();
     let mut failed = Vec::new();
     for seed in one.map_or(0..seeds, |seed| seed..seed + 1) {
-        match catch_unwind(AssertUnwindSafe(|| run(seed))) {
-            Ok(met) => coverage.add(met),
-            Err(_) => failed.push(seed),
+        if catch_unwind(AssertUnwindSafe(|| run(seed))).is_err() {
+            failed.push(seed);
         }
     }
     assert!(failed.is_empty(), "{} failed, with TDFS_SEED one of {failed:?}", failed.len());
-    if one.is_none() {
-        assert_eq!(coverage.missing(), Vec::<String>::new(), "never met");
-    }
 }
 
 fn whole(seed: u64) -> World {
@@ -49,7 +57,7 @@ fn whole(seed: u64) -> World {
 }
 
 /// An equal replica, of which nothing is wanted.
-fn equal(seed: u64) -> World {
+pub fn equal(seed: u64) -> World {
     let mut world = World::new(seed, Resync::paths(Vec::new()));
     let prepared = world.users.dice.below(100);
     (0..prepared).for_each(|_| world.prepare_master());

@@ -7,6 +7,7 @@ use crate::replay::Failure;
 use crate::resync::{Contradiction, Resync};
 use std::collections::VecDeque;
 use tdfs_wire::answer::{Answer, Found, Stretch, Want, Wanted};
+use tdfs_wire::message::Difference;
 use tdfs_wire::object::{Child, Kind};
 use tdfs_wire::op::{AttrOp, Op, XattrOp};
 use tdfs_wire::trail::{TRAIL_BYTES_MAX, Trail};
@@ -35,6 +36,12 @@ pub struct World {
     pub master: Tree,
     pub replica: Tree,
     pub resync: Resync,
+    /// A look beside it, whose findings go to it.
+    pub look: Option<Resync>,
+    /// Its findings are made equal.
+    pub heals: bool,
+    /// What the look has found.
+    pub found: Vec<(TreePath, Difference)>,
     pub pace: Pace,
     stream: VecDeque<InStream>,
     wants: Vec<Want>,
@@ -69,6 +76,9 @@ impl World {
             began: replica.present(),
             replica,
             resync,
+            look: None,
+            heals: true,
+            found: Vec::new(),
             pace,
             stream: VecDeque::new(),
             wants: Vec::new(),
@@ -110,7 +120,11 @@ impl World {
     /// True if nothing is wanted any more, and no answer is on its way.
     pub fn is_over(&self) -> bool {
         let answers = || self.stream.iter().any(|item| matches!(item, InStream::Answer(..)));
-        self.resync.done() && self.wants.is_empty() && !answers()
+        self.is_done() && self.wants.is_empty() && !answers()
+    }
+
+    fn is_done(&self) -> bool {
+        self.resync.done() && self.look.as_ref().is_none_or(Resync::done)
     }
 
     /// Does `op` on the master; the record goes into the stream.
@@ -199,7 +213,24 @@ impl World {
             Err(Failure::Stall(_)) => {}
             Err(failure) => panic!("{failure}"),
         }
+        self.look_on();
         self.replica.stall_in = None;
+    }
+
+    pub fn look_on(&mut self) {
+        let Some(look) = &mut self.look else { return };
+        match look.wants_from(&mut self.replica) {
+            Ok(wants) => self.wants.extend(wants),
+            Err(Failure::Stall(_)) => {}
+            Err(failure) => panic!("{failure}"),
+        }
+        for (path, what) in look.take_found() {
+            self.say(|| format!("found: {path}: {what:?}"));
+            if self.heals {
+                self.resync.want_found(&path, what);
+            }
+            self.found.push((path, what));
+        }
     }
 
     /// The master answers one want, exact as of now.
@@ -286,7 +317,11 @@ impl World {
                     self.replica.stall_in = Some(self.users.dice.below(12) as u32);
                 }
                 loop {
-                    match self.resync.answer_to(&mut self.replica, &answer, &bulk) {
+                    let asking = match &mut self.look {
+                        Some(look) if Resync::is_of_look(answer.id) => look,
+                        _ => &mut self.resync,
+                    };
+                    match asking.answer_to(&mut self.replica, &answer, &bulk) {
                         Ok(()) => break,
                         Err(Failure::Stall(_)) => {}
                         Err(failure) => panic!("{failure}"),
@@ -303,8 +338,12 @@ impl World {
         if self.replica.apply(op, bulk).is_ok() {
             self.say(|| format!("replayed: {op:?}"));
             self.resync.applied(op);
+            self.look.iter_mut().for_each(|look| look.applied(op));
         } else {
             let meant = self.resync.contradicted(op);
+            if let Some(look) = &mut self.look {
+                look.contradicted(op);
+            }
             self.say(|| format!("contradicted: {op:?}: {meant:?}"));
             self.divergences += u64::from(meant == Contradiction::Divergence);
         }
@@ -316,6 +355,7 @@ impl World {
         self.wants.clear();
         self.stream.retain(|item| matches!(item, InStream::Record(..)));
         self.resync.restart();
+        self.look.iter_mut().for_each(Resync::restart);
     }
 
     /// The connection is lost, and the next `count` records, or fewer, never come: the log lost them. What
@@ -377,7 +417,10 @@ impl World {
     /// Runs until nothing is wanted any more; panics where that has no end.
     pub fn finish(&mut self) {
         for _ in 0..100_000 {
-            if self.is_quiet() && self.resync.done() {
+            if self.is_quiet() {
+                self.look_on();
+            }
+            if self.is_quiet() && self.is_done() {
                 return;
             }
             self.step(false);

@@ -1,0 +1,93 @@
+//! Looks: the check at start and verify, over trees in memory with random schedules. Seeds as in `random`.
+
+use super::random::{CHANGES, each_seed, equal};
+use crate::resync::Resync;
+use std::collections::BTreeSet;
+use tdfs_wire::TreePath;
+use tdfs_wire::object::Kind;
+
+fn look(distrust: bool) -> Resync {
+    let mut look = Resync::look(None);
+    if distrust {
+        look.distrust_all();
+    }
+    look
+}
+
+/// tdfs(8): "exact as of a record, under full write load without one false alarm".
+#[test]
+fn an_equal_replica_raises_no_alarm_under_load() {
+    each_seed(|seed| {
+        let mut world = equal(seed);
+        world.look = Some(look(seed % 2 == 0));
+        while world.changes < CHANGES {
+            world.look_on();
+            if world.is_over() {
+                world.look = Some(Resync::look(world.look.take()));
+                world.look.iter_mut().filter(|_| seed % 2 == 0).for_each(Resync::distrust_all);
+            }
+            if world.users.dice.chance(300) {
+                world.lose_connection();
+            }
+            world.step(true);
+        }
+        world.finish();
+        if !world.found.is_empty() {
+            world.tell();
+        }
+        assert_eq!(world.found, []);
+        assert_eq!(world.divergences, 0);
+        world.assert_equal();
+    });
+}
+
+/// tdfs(8): verify "finds each" object whose content was changed, also where its mtime was kept.
+#[test]
+fn verify_finds_each_flipped_byte() {
+    each_seed(|seed| {
+        let mut world = equal(seed);
+        let mut flipped = BTreeSet::new();
+        for path in world.replica.paths() {
+            let Ok(ino) = world.replica.ino(&path) else { continue };
+            let inode = world.replica.inodes.get_mut(&ino).unwrap();
+            if inode.meta.kind == Kind::File && inode.links == 1 && !inode.data.is_empty() {
+                let at = seed as usize % inode.data.len();
+                inode.data[at] ^= 0x55;
+                flipped.insert(path);
+            }
+        }
+        let before = world.replica.clone();
+        (world.look, world.heals) = (Some(look(true)), false);
+        world.finish();
+        let found: BTreeSet<TreePath> = world.found.iter().map(|(path, _)| path.clone()).collect();
+        if found != flipped {
+            world.tell();
+        }
+        assert_eq!(found, flipped);
+        assert_eq!(world.found.len(), found.len(), "each once");
+        assert!(before.same(&world.replica), "a look changes nothing");
+    });
+}
+
+/// DESIGN section 7: what changed in either tree while nobody saw it is found by the check, and made equal
+/// while records stream.
+#[test]
+fn a_check_heals_under_load() {
+    each_seed(|seed| {
+        let mut world = equal(seed);
+        let (there, here) = (world.users.dice.below(20), world.users.dice.below(20));
+        (0..there).for_each(|_| world.prepare_master());
+        (0..here).for_each(|_| world.change_replica());
+        world.look = Some(look(false));
+        while world.changes < CHANGES {
+            world.look_on();
+            if world.is_over() {
+                world.assert_exact();
+                world.look = Some(look(false));
+            }
+            world.step(true);
+        }
+        world.finish();
+        world.assert_equal();
+    });
+}
