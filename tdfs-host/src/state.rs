@@ -213,6 +213,35 @@ impl StateDir {
         self.replace(name, &text).map_err(|source| io_error("write", &path, source))
     }
 
+    /// Reads a file of bytes, at most `bytes_max` of them; None if there is none.
+    ///
+    /// # Errors
+    /// When it can't be read, or is longer.
+    pub fn read_bytes(&self, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, StateError> {
+        let path = self.path.join(name);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = match rustix::fs::openat(&self.dir, name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(io_error("open", &path, e.into())),
+        };
+        let mut bytes = Vec::new();
+        let read = file.take(bytes_max + 1).read_to_end(&mut bytes);
+        read.map_err(|source| io_error("read", &path, source))?;
+        if bytes.len() as u64 > bytes_max {
+            return Err(StateError::Damaged { path, why: format!("it is longer than {bytes_max} bytes") });
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Replaces a file of bytes; when this returns, it is on the disk.
+    ///
+    /// # Errors
+    /// When it can't be written; what was there stays.
+    pub fn write_bytes(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+        self.replace(name, bytes).map_err(|source| io_error("write", &self.path.join(name), source))
+    }
+
     /// Removes a file; that it is missing is no error.
     ///
     /// # Errors

@@ -55,7 +55,12 @@ pub trait Replay: Send {
     /// It was not taken, and will be tried again.
     fn answer(&mut self, as_of: Lsn, answer: Answer, bulk: &[u8]) -> Result<(), Stall>;
     /// Takes paths that lost records touched.
-    fn lost(&mut self, _lost: &Lost) {}
+    ///
+    /// # Errors
+    /// They were not taken, and will be given again.
+    fn lost(&mut self, _lost: &Lost) -> Result<(), Stall> {
+        Ok(())
+    }
     /// Takes what a human wants.
     fn order(&mut self, _order: Order) {}
     /// What a comparison has found since this was asked last.
@@ -115,7 +120,7 @@ impl Item {
     fn bytes(&self) -> usize {
         match self {
             Item::Begin { .. } | Item::Order(_) => 0,
-            Item::Lost(lost) => lost.paths.iter().map(|path| path.as_bytes().len()).sum(),
+            Item::Lost(lost) => lost.paths.iter().map(|(path, _)| path.as_bytes().len()).sum(),
             Item::Records(payload) | Item::Answer { payload, .. } => payload.len(),
         }
     }

@@ -53,8 +53,9 @@ pub struct Replica {
     resync: Option<Resync>,
     brake: Brake,
     looking: Looking,
-    /// Paths of lost records are still to come: nothing is known to be equal before.
-    lost_due: bool,
+    /// Paths of lost records are still to come: nothing is known to be equal before. With the last of them the
+    /// replica is at this position.
+    lost_due: Option<Position>,
     stalled: Option<String>,
     last_error: Option<String>,
     cached_since: Instant,
@@ -113,7 +114,7 @@ impl Replica {
             resync: None,
             brake,
             looking: Looking::default(),
-            lost_due: false,
+            lost_due: None,
             stalled: None,
             last_error: None,
             cached_since: Instant::now(),
@@ -214,7 +215,7 @@ impl Replica {
 
     /// Ends the resync when nothing is wanted any more: all of it is on the disk before it is called equal.
     fn finish_resync(&mut self) {
-        if self.lost_due || !self.resync.as_ref().is_some_and(Resync::done) {
+        if self.lost_due.is_some() || !self.resync.as_ref().is_some_and(Resync::done) {
             return;
         }
         let began = self.kept.began;
@@ -335,7 +336,7 @@ impl Replica {
             Some(sec) => resync.distrust_since(Time { sec, nsec: 0 }),
             None => resync.distrust_all(),
         }
-        (self.resync, self.lost_due) = (Some(resync), false);
+        (self.resync, self.lost_due) = (Some(resync), None);
         info!("{} is made equal to its master's tree, from record {} on", self.dir.display(), begin.after);
         Ok(())
     }
@@ -346,9 +347,7 @@ impl Replica {
             return Err("the master goes on with a resync of which nothing is known here".into());
         }
         self.start_resync().map_err(|stall| stall.why)?;
-        let there = Position { epoch: begin.epoch, lsn: begin.after };
-        self.applied.reset(there).map_err(|e| format!("note the position: {e}"))?;
-        (self.doubt, self.lost_due) = (None, true);
+        self.lost_due = Some(Position { epoch: begin.epoch, lsn: begin.after });
         self.target.drop_all();
         self.resync.iter_mut().for_each(Resync::restart);
         Ok(())
@@ -399,9 +398,7 @@ impl Replay for Replica {
         match self.kept.standing {
             KeptStanding::New => Standing::New,
             KeptStanding::Equal => Standing::Equal { applied, durable: self.applied.durable() },
-            KeptStanding::Resyncing => {
-                Standing::Resyncing { applied, resumable: self.resync.is_some() && !self.lost_due }
-            }
+            KeptStanding::Resyncing => Standing::Resyncing { applied, resumable: self.resync.is_some() },
         }
     }
 
@@ -424,7 +421,7 @@ impl Replay for Replica {
 
     fn begin(&mut self, filesystem: Id, begin: &Begin) -> Result<(), String> {
         let foreign = self.foreign(filesystem)?;
-        self.stalled = None;
+        (self.stalled, self.lost_due) = (None, None);
         match (begin.plan, &foreign) {
             (Plan::Resync { checksum }, _) => {
                 self.resync_from(filesystem, begin, (checksum, foreign.is_some()))?;
@@ -448,10 +445,18 @@ impl Replay for Replica {
         Ok(())
     }
 
-    fn lost(&mut self, lost: &Lost) {
-        let Some(resync) = self.resync.as_mut().filter(|_| self.lost_due) else { return };
-        lost.paths.iter().for_each(|path| resync.want(path.clone()));
-        self.lost_due = !lost.last;
+    fn lost(&mut self, lost: &Lost) -> Result<(), Stall> {
+        let (Some(there), Some(resync)) = (self.lost_due, &mut self.resync) else { return Ok(()) };
+        for (path, extent) in &lost.paths {
+            resync.miss(path, *extent);
+            self.looking.resync().into_iter().for_each(|look| look.miss(path, *extent));
+        }
+        if lost.last {
+            let noted = self.applied.reset(there);
+            noted.map_err(|e| Stall { why: format!("note the position: {e}") })?;
+            (self.doubt, self.lost_due) = (None, None);
+        }
+        Ok(())
     }
 
     fn order(&mut self, order: Order) {
@@ -480,13 +485,13 @@ impl Replay for Replica {
 
     /// Also finds out that nothing is wanted any more.
     fn wants(&mut self) -> Vec<Want> {
-        let mut wants =
-            if self.lost_due { Ok(Vec::new()) } else { self.next_wants() }.unwrap_or_else(|failure| {
+        let mut wants = if self.lost_due.is_some() { Ok(Vec::new()) } else { self.next_wants() }
+            .unwrap_or_else(|failure| {
                 self.failed(format!("compare the replica: {failure}"));
                 Vec::new()
             });
         self.finish_resync();
-        if !self.lost_due {
+        if self.lost_due.is_none() {
             wants.extend(self.look_on());
         }
         self.show();

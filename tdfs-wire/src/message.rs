@@ -14,6 +14,7 @@
 use crate::answer::Want;
 use crate::codec::{self, CodecError};
 use crate::frame::{Codec, Frame, FrameKind};
+use crate::trail::Extent;
 use crate::{Epoch, Id, Lsn, Position, TreePath};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -44,8 +45,8 @@ pub enum MasterMessage {
 /// Paths that records touched which the slave never gets, under their present names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
-    /// They are compared with all that is below them.
-    pub paths: Vec<TreePath>,
+    /// What has to be compared.
+    pub paths: Vec<(TreePath, Extent)>,
     /// No more follow.
     pub last: bool,
 }

@@ -9,6 +9,7 @@
 use crate::codec::CodecError;
 use crate::op::{DataOp, NamespaceOp};
 use crate::{Op, TreePath};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Most bytes that a trail takes in memory, if nothing else is asked for.
@@ -18,7 +19,7 @@ const NODE_BYTES: usize = 160;
 const ROOT: usize = 0;
 
 /// How much of an object has to be compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Extent {
     /// Its own meta; all else is as it was.
     Itself,

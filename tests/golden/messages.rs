@@ -9,6 +9,7 @@ use tdfs_wire::message::{
     Ack, Begin, Branch, Check, Difference, Finding, Heartbeat, Hello, Lost, MasterMessage, Message, Order,
     Phase, Plan, Report, ResyncProgress, SlaveMessage, Standing, Verified, Welcome,
 };
+use tdfs_wire::trail::Extent;
 
 fn begin(plan: Plan) -> MasterMessage {
     MasterMessage::Begin(Begin { epoch: epoch(), after: Lsn::new(78), plan, check: plan == Plan::Stream })
@@ -32,7 +33,13 @@ fn master() -> Vec<(&'static str, MasterMessage)> {
         ("master/heartbeat", MasterMessage::Heartbeat(heartbeat)),
         ("master/refuse", MasterMessage::Refuse("not \u{201e}mine\u{201c}".into())),
         ("master/bye", MasterMessage::Bye("stopped".into())),
-        ("master/lost", MasterMessage::Lost(Lost { paths: vec![path("a"), path("b/c")], last: true })),
+        (
+            "master/lost",
+            MasterMessage::Lost(Lost {
+                paths: vec![(path("a"), Extent::All), (path("b/c"), Extent::Itself)],
+                last: true,
+            }),
+        ),
         ("master/order-verify", MasterMessage::Order(Order::Verify { id: 7, repair: true })),
         ("master/order-cancel", MasterMessage::Order(Order::Cancel { id: 7 })),
         ("master/order-confirm", MasterMessage::Order(Order::Confirm)),

@@ -110,7 +110,7 @@ impl Player<'_> {
                 self.tell_wants(lane);
             }
             Item::Lost(lost) => {
-                self.replay.lost(lost);
+                self.until_done(lane, |replay| replay.lost(lost));
                 self.tell_wants(lane);
             }
             Item::Order(order) => {

@@ -6,6 +6,7 @@
 
 mod address;
 mod frames;
+mod lacking;
 mod meter;
 mod progress;
 mod slave;
@@ -17,6 +18,7 @@ pub use progress::SlaveStatus;
 pub use verify::{Ended, Found, VerifyStatus};
 
 use frames::Frames;
+use lacking::Lacking;
 use meter::Meter;
 use parking_lot::{Mutex, RwLock};
 use progress::SlavesFile;
@@ -124,6 +126,8 @@ struct Outlet {
     /// Bytes of content and answers that resyncs have cost, for `--resync-rate`.
     resync_cost: AtomicU64,
     meters: Mutex<Meters>,
+    /// What the log no longer holds for it.
+    lacking: Mutex<Option<Lacking>>,
     verify: Mutex<Option<Verify>>,
     stop: watch::Sender<Option<&'static str>>,
 }
@@ -191,6 +195,7 @@ impl Ship {
         let config = &self.shared.config;
         let known = self.shared.file.lock().known(&address, &config.lineage);
         let known = Known { check_due: config.check, ..known };
+        let lacking = Lacking::load(&config.state, &address, config.log.epoch());
         let session = SessionConfig {
             software: concat!("tdfs ", env!("CARGO_PKG_VERSION")).into(),
             filesystem: config.filesystem,
@@ -199,6 +204,7 @@ impl Ship {
         };
         let session = Session::new(session, known, Instant::now());
         let outlet = Arc::new(Outlet::new(address.clone(), session.view()));
+        *outlet.lacking.lock() = lacking;
         outlets.push(Arc::clone(&outlet));
         self.shared.frames.share(outlets.len() > 1);
         let task = Slave::new(Arc::clone(&self.shared), outlet, session);
@@ -216,6 +222,7 @@ impl Ship {
             outlet
         };
         let known = self.shared.file.lock().forget(address);
+        Lacking::remove(&self.shared.config.state, address);
         let Some(outlet) = outlet else {
             return known;
         };
@@ -394,19 +401,52 @@ impl Shared {
         // The head first: who connects meanwhile begins there or later.
         let (head, within) = (log.head(), log.floor_within(*log_bytes_max));
         let views: Vec<_> = outlets.iter().map(|outlet| outlet.view.lock().clone()).collect();
-        let retention = progress::retention(head, within, &views, &dropped);
+        let retention = progress::retention(head, (log.oldest(), within), &views, &dropped);
         for at in retention.left_behind {
-            tracing::warn!(
-                "slave {}: it is away and the log has reached its bound (--log-max): it will be resynced",
-                outlets[at].address
-            );
-            outlets[at].view.lock().needs_resync = true;
-            outlets[at].put(Parcel::LeftBehind);
+            let mut view = outlets[at].view.lock();
+            if !std::mem::replace(&mut view.needs_resync, true) {
+                tracing::warn!(
+                    "slave {}: it is away and the log has reached its bound (--log-max): what it lacks is resynced",
+                    outlets[at].address
+                );
+                outlets[at].put(Parcel::LeftBehind);
+            }
+        }
+        for (outlet, view) in outlets.iter().zip(&views) {
+            self.cover(outlet, view, retention.floor);
         }
         if let Err(e) = log.retain(retention.floor) {
             tracing::warn!("{e}; trying again");
         }
         self.frames.forget(log.oldest().prev());
+    }
+
+    /// Makes sure that what is about to be deleted is known by the paths it touched, for a slave that lacks it.
+    fn cover(&self, outlet: &Outlet, view: &View, floor: Lsn) {
+        let Config { log, state, .. } = &self.config;
+        let mut lacking = outlet.lacking.lock();
+        if !view.continues || view.progress.applied >= floor {
+            let equal = !view.needs_resync && view.began_after.is_some();
+            if lacking.take_if(|lacking| equal && view.progress.durable >= lacking.up_to()).is_some() {
+                Lacking::remove(state, &outlet.address);
+            }
+            return;
+        }
+        // What it has applied meanwhile, it has by its own resync.
+        let applied = view.progress.applied;
+        let before = lacking.take().filter(|lacking| applied <= lacking.up_to());
+        let mut now = before.unwrap_or_else(|| Lacking::new(log.epoch(), applied));
+        let up_to = now.up_to();
+        let kept = now
+            .follow(log, floor)
+            .and_then(|()| if now.up_to() > up_to { now.store(state, &outlet.address) } else { Ok(()) });
+        match kept {
+            Ok(()) => *lacking = Some(now),
+            Err(e) => {
+                tracing::warn!("slave {}: {e:#}: all of it will be compared", outlet.address);
+                Lacking::remove(state, &outlet.address);
+            }
+        }
     }
 
     /// Saves what a restart has to know.
@@ -440,6 +480,7 @@ impl Outlet {
             answer_bytes: AtomicU64::new(0),
             resync_cost: AtomicU64::new(0),
             meters: Mutex::default(),
+            lacking: Mutex::default(),
             verify: Mutex::default(),
             stop: watch::Sender::new(None),
         }

@@ -127,9 +127,14 @@ pub struct Retention {
     pub left_behind: Vec<usize>,
 }
 
-/// Says what can be deleted. `floor_within`: where a log that keeps its bound would begin; `views`: all
+/// Says what can be deleted. `oldest`: where the log begins, `floor_within`: where a log that keeps its bound would begin; `views`: all
 /// slaves; `dropped`: positions that are kept for slaves no longer configured.
-pub fn retention(head: Lsn, floor_within: Lsn, views: &[View], dropped: &[Lsn]) -> Retention {
+pub fn retention(
+    head: Lsn,
+    (oldest, floor_within): (Lsn, Lsn),
+    views: &[View],
+    dropped: &[Lsn],
+) -> Retention {
     let mut floor = dropped.iter().copied().min().unwrap_or(head);
     let mut left_behind = Vec::new();
     for (i, view) in views.iter().enumerate() {
@@ -137,11 +142,14 @@ pub fn retention(head: Lsn, floor_within: Lsn, views: &[View], dropped: &[Lsn]) 
             // While it is connected, all that was not made durable since the stream began is kept.
             Some(after) if view.needs_resync => view.progress.durable.max(after),
             Some(_) => view.progress.durable,
-            None if view.needs_resync => continue,
+            None if !view.continues => continue,
             None if view.progress.applied < floor_within => {
                 left_behind.push(i);
                 continue;
             }
+            // What it was left behind by is known by its paths; the log goes on without it.
+            None if view.needs_resync && view.progress.applied < oldest => continue,
+            None if view.needs_resync => view.progress.applied,
             None => view.progress.durable,
         };
         floor = floor.min(held);

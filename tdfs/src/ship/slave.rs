@@ -4,6 +4,7 @@
 //! deadline - tells the session, and does what it says. Decides nothing about the protocol.
 
 use super::frames::last;
+use super::lacking::Lacking;
 use super::verify::Verify;
 use super::{Answerer, Connecting, Outlet, Parcel, Shared, SlaveAddress, progress};
 use std::collections::VecDeque;
@@ -289,6 +290,10 @@ impl Slave {
             }
             Happened::Frame(kind, payload) => {
                 self.look(); // a handshake is decided by the log as it is now
+                if self.session.state_name() == StateName::Handshake {
+                    let covered = self.outlet.lacking.lock().as_ref().map(Lacking::covered);
+                    self.tell(Input::Trail(covered));
+                }
                 self.came(kind, &payload);
             }
             Happened::Unreadable(LinkError::Frame(e @ FrameError::Version { .. })) => {

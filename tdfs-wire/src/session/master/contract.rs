@@ -2,7 +2,8 @@
 
 use crate::answer::Want;
 use crate::message::{Branch, Finding, MasterMessage, Order, ResyncProgress, SlaveMessage};
-use crate::{Frame, Id, Lsn};
+use crate::trail::Extent;
+use crate::{Frame, Id, Lsn, TreePath};
 use std::sync::Arc;
 
 /// What does not change while the session lives.
@@ -54,6 +55,8 @@ pub enum Input {
     },
     /// The connection can take a frame.
     Writable,
+    /// What the log no longer holds for the slave, if anything; to be said right before its `Welcome`.
+    Trail(Option<Covered>),
     /// Records up to here, with their effect, are on the master's disk.
     MasterDurable(Lsn),
     /// A new epoch has begun: the history so far, the present epoch last, and its log.
@@ -73,6 +76,17 @@ pub enum Input {
         /// The clock: nanoseconds since 1970.
         time_ns: i64,
     },
+}
+
+/// Records that the log no longer holds, by what they touched.
+#[derive(Clone, Debug, Default)]
+pub struct Covered {
+    /// The first of them is the one after this.
+    pub after: Lsn,
+    /// The last of them.
+    pub up_to: Lsn,
+    /// What they touched, under the names it has after the last.
+    pub paths: Vec<(TreePath, Extent)>,
 }
 
 /// What the shell has to do.
@@ -158,6 +172,8 @@ pub struct View {
     pub progress: Progress,
     /// The LSN after which the present connection's stream began.
     pub began_after: Option<Lsn>,
+    /// Records after its applied position are of use to it, or what they touched is.
+    pub continues: bool,
     /// The replica, once it was met.
     pub replica: Option<Id>,
     /// What of P3 it can't carry.

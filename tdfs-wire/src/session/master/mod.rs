@@ -7,14 +7,14 @@ mod contract;
 mod plan;
 mod stream;
 
-pub use contract::{Config, Hangup, Input, Known, Output, Progress, StateName, View};
+pub use contract::{Config, Covered, Hangup, Input, Known, Output, Progress, StateName, View};
 pub use plan::present_lsn;
 
 use super::backoff::Backoff;
 use super::{HANDSHAKE_MAX, LEAVE_MAX, cut};
 use crate::Lsn;
 use crate::message::{
-    Begin, Branch, Check, Finding, Hello, MasterMessage, Order, Plan, Report, SlaveMessage, Standing,
+    Begin, Branch, Check, Finding, Hello, Lost, MasterMessage, Order, Plan, Report, SlaveMessage, Standing,
     Verified, Welcome,
 };
 use std::collections::VecDeque;
@@ -71,6 +71,9 @@ pub struct Session {
     verify: Option<Order>,
     /// To be told in the next stream, or in this one.
     orders: VecDeque<Order>,
+    trail: Option<Covered>,
+    /// Since it was met last: its position is known, and that it goes on from there.
+    met: bool,
     connection: u64,
     permit: bool,
     outputs: VecDeque<Output>,
@@ -103,6 +106,8 @@ impl Session {
             resync_asked: None,
             verify: None,
             orders: VecDeque::new(),
+            trail: None,
+            met: false,
             connection: 0,
             permit: false,
             outputs: VecDeque::new(),
@@ -134,6 +139,7 @@ impl Session {
                 }
             }
             Input::Writable => self.writable(),
+            Input::Trail(trail) => self.trail = trail,
             Input::MasterDurable(durable) => self.durable = durable,
             Input::Lineage(lineage) => self.new_lineage(lineage, now),
             Input::Resync { checksum } => {
@@ -220,6 +226,7 @@ impl Session {
             state: self.state_name(),
             progress: self.progress,
             began_after,
+            continues: self.met || !self.known.needs_resync,
             replica: self.known.replica,
             not_carried: self.not_carried.clone(),
             last_error: self.last_error(),
@@ -316,8 +323,13 @@ impl Session {
     }
 
     fn welcomed(&mut self, welcome: Welcome, now: Instant) {
-        let begin = self.plan(&welcome);
+        let trail = self.trail.take();
+        let begin = self.plan(&welcome, trail.as_ref());
+        self.met = true;
         let unfinished = matches!(welcome.standing, Standing::Resyncing { .. });
+        if begin.plan == Plan::Patch {
+            self.known.resyncs += u64::from(!unfinished);
+        }
         if matches!(begin.plan, Plan::Resync { .. }) {
             let same =
                 self.known.replica == Some(welcome.replica) && unfinished && self.resync_asked.is_none();
@@ -343,10 +355,11 @@ impl Session {
         let checking = begin.check || welcome.check == Check::Running;
         self.report = Report { resyncing, checking, ..Report::default() };
         self.trouble = Trouble::None;
-        self.state = State::Streaming(Box::new(Stream::new(begin, self.progress, now)));
+        let lost = if begin.plan == Plan::Patch { lost_messages(trail) } else { VecDeque::new() };
+        self.state = State::Streaming(Box::new(Stream::new(begin, lost, self.progress, now)));
     }
 
-    fn plan(&self, welcome: &Welcome) -> Begin {
+    fn plan(&self, welcome: &Welcome, trail: Option<&Covered>) -> Begin {
         let epoch = self.config.lineage[self.config.lineage.len() - 1].epoch;
         let plan = Plan::Resync { checksum: self.resync_asked.unwrap_or(false) };
         let resync = Begin { epoch, after: self.head, plan, check: false };
@@ -362,6 +375,15 @@ impl Session {
                 let check = self.known.check_due || welcome.check == Check::Unfinished;
                 Begin { epoch, after, plan, check }
             }
+            Some(after) if self.resync_asked.is_none() => match trail {
+                Some(lost)
+                    if lost.after <= after && after <= lost.up_to && self.oldest <= lost.up_to.next() =>
+                {
+                    let check = self.known.check_due || welcome.check == Check::Unfinished;
+                    Begin { epoch, after: lost.up_to, plan: Plan::Patch, check }
+                }
+                _ => resync,
+            },
             _ => resync,
         }
     }
@@ -502,6 +524,25 @@ impl Session {
             _ => State::Waiting { until },
         };
     }
+}
+
+/// About so many bytes of paths go into one message.
+const LOST_BYTES: usize = 128 * 1024;
+
+/// What was lost, in messages; the last says so.
+fn lost_messages(trail: Option<Covered>) -> VecDeque<Lost> {
+    let mut messages = VecDeque::from([Lost { paths: Vec::new(), last: false }]);
+    let mut bytes = 0;
+    for (path, extent) in trail.into_iter().flat_map(|trail| trail.paths) {
+        if bytes >= LOST_BYTES {
+            messages.push_back(Lost { paths: Vec::new(), last: false });
+            bytes = 0;
+        }
+        bytes += path.as_bytes().len() + 16;
+        messages.iter_mut().next_back().into_iter().for_each(|last| last.paths.push((path.clone(), extent)));
+    }
+    messages.iter_mut().next_back().into_iter().for_each(|last| last.last = true);
+    messages
 }
 
 /// Most lines a slave may tell about what it can't carry.

@@ -5,7 +5,7 @@
 //! record above n is sent while it waits, and nothing comes between its parts.
 
 use super::{Output, Progress, StateName};
-use crate::message::{Ack, Begin, Heartbeat, MasterMessage, Order, Plan, Report};
+use crate::message::{Ack, Begin, Heartbeat, Lost, MasterMessage, Order, Plan, Report};
 use crate::session::{HEARTBEAT_INTERVAL, SILENCE_MAX, WANTS_MAX};
 use crate::{Frame, Lsn};
 use std::collections::VecDeque;
@@ -38,6 +38,8 @@ enum Records {
 pub(super) struct Stream {
     begin: Begin,
     begin_sent: bool,
+    /// To be told before anything else.
+    lost: VecDeque<Lost>,
     progress: Progress,
     at_head: bool,
     resyncing: bool,
@@ -51,10 +53,11 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(begin: Begin, progress: Progress, now: Instant) -> Stream {
+    pub(super) fn new(begin: Begin, lost: VecDeque<Lost>, progress: Progress, now: Instant) -> Stream {
         Stream {
             begin,
             begin_sent: false,
+            lost,
             progress,
             at_head: false,
             resyncing: begin.plan != Plan::Stream,
@@ -99,6 +102,9 @@ impl Stream {
         if !self.begin_sent {
             self.begin_sent = true;
             return Some(Output::Send(MasterMessage::Begin(self.begin)));
+        }
+        if let Some(lost) = self.lost.pop_front() {
+            return Some(Output::Send(MasterMessage::Lost(lost)));
         }
         if self.answers.front().is_some_and(|answer| answer.begun) {
             return self.next_part();
