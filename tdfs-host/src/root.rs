@@ -10,8 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 /// Where a directory is, whatever its path: on which file system, and which object of it.
 ///
-/// Of each there is a second form for file systems and kernels that don't tell the first. Both are kept: a new
-/// kernel that tells more must not make a directory look like another one.
+/// Of each there is a second form for file systems and kernels that don't tell the first (btrfs tells no UUID, but
+/// makes its fsid of it; XFS tells one, and its fsid is a device number). Both are kept: a new kernel that tells
+/// more must not make a directory look like another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
     /// UUID of the file system.

@@ -84,9 +84,11 @@ fn refused(daemon: &mut Daemon, more: &[&str]) -> String {
 /// Waits until the master says that slave `number` is refused; returns the words.
 #[track_caller]
 fn refused_slave(cluster: &Cluster, number: usize) -> String {
-    let is_refused = || cluster.slave_status(number).state == "refused";
-    harness::eventually(SOON, "it is refused", is_refused);
-    cluster.slave_status(number).last_error.unwrap()
+    let words = harness::wait::first_some(SOON, || {
+        let slave = cluster.slave_status(number);
+        slave.last_error.filter(|_| slave.state == "refused")
+    });
+    words.expect("not refused in time")
 }
 
 /// The usual end, for a cluster with disks.

@@ -125,8 +125,9 @@ impl Player<'_> {
         let began = self.replay.begin(filesystem, begin);
         let facts = self.note_facts();
         if let Err(why) = began {
-            self.shared.close(lane);
-            return lane.tell(|news| news.began = Some(Err(why)));
+            // Told first: who sees the lane closed and no reason would believe that another connection took over.
+            lane.tell(|news| news.began = Some(Err(why)));
+            return self.shared.close(lane);
         }
         self.begun = true;
         // What was said before the stream began says nothing about it.
@@ -139,8 +140,8 @@ impl Player<'_> {
     }
 
     fn fault(&self, lane: &Ends, why: String) {
-        self.shared.close(lane);
         lane.tell(|news| news.fault = Some(why));
+        self.shared.close(lane);
     }
 
     fn play_records(&mut self, payload: &[u8], lane: &Ends) {

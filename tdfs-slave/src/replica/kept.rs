@@ -59,19 +59,24 @@ struct Form {
 }
 
 impl Kept {
+    /// Of a directory that never was anybody's replica.
+    fn new() -> io::Result<Kept> {
+        let (replica, standing) = (random_id()?, KeptStanding::New);
+        Ok(Kept {
+            filesystem: None,
+            replica,
+            standing,
+            divergences: 0,
+            began: None,
+            check_began: None,
+            root: None,
+        })
+    }
+
     /// Reads it; where there is none, makes a new one, which [`Kept::belong_to`] will write.
     pub(super) fn load(state: &StateDir) -> anyhow::Result<Kept> {
         let Some(form) = state.read::<Form>(FILE)? else {
-            let (replica, standing) = (random_id()?, KeptStanding::New);
-            return Ok(Kept {
-                filesystem: None,
-                replica,
-                standing,
-                divergences: 0,
-                began: None,
-                check_began: None,
-                root: None,
-            });
+            return Ok(Kept::new()?);
         };
         let id = |text: &str| {
             let damaged =
@@ -94,8 +99,8 @@ impl Kept {
         self.root.is_some()
     }
 
-    /// Compares the root of `dir` with the one that is recorded, and records it. Another one begins anew, as a
-    /// directory that never was anybody's replica.
+    /// Compares the root of `dir` with the one that is recorded, and records it. With another one all begins anew:
+    /// what is kept is of the old one.
     ///
     /// # Errors
     /// [`WrongUse`] if it is another one, unless `adopt` says that this one is meant; nothing was written then.
@@ -114,7 +119,7 @@ impl Kept {
                 return Err(other_directory(dir, state).into());
             }
             tracing::warn!("--adopt: {} is another directory than before: it begins anew", dir.display());
-            (self.standing, self.filesystem, self.began) = (KeptStanding::New, None, None);
+            *self = Kept::new()?;
         }
         self.root = Some(root);
         Ok(self.store(state)?)

@@ -88,7 +88,8 @@ fn word(output: &Output) -> String {
 
 #[test]
 fn another_filesystem_is_refused_in_words() {
-    let text = format!("this replica belongs to filesystem {MINE}, not {OTHER}");
+    let to_do = "start it with --adopt to change that";
+    let text = format!("this replica belongs to filesystem {MINE}, not {OTHER}: {to_do}");
     let mut story = Story::new(Some(MINE));
     assert_eq!(story.hello(OTHER), [format!("refuse: {text}")]);
     assert_eq!(story.tell(Input::Writable), [format!("refused: {text}")]);
