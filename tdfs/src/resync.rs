@@ -144,16 +144,14 @@ impl Answers {
 
     /// One name of a locked directory; None for what lies on another file system.
     fn child(&self, dir: &Locked<'_>, name: Vec<u8>) -> Result<Option<Child>> {
-        let fd = match object::open_path(dir.fd.as_fd(), &name) {
+        let (stat, mut meta) = match object::look_at(dir.fd.as_fd(), &name) {
             Err(Errno::XDEV) => return Ok(None),
-            fd => fd?,
+            seen => seen?,
         };
-        let stat = object::stat(fd.as_fd())?;
         let name = Name::new(name).map_err(|_| Errno::NAMETOOLONG)?;
         if !same_device(&stat, &dir.stat) {
             return Ok(None);
         }
-        let mut meta = object::meta(fd.as_fd(), &stat)?;
         if xattr_bytes(&meta) > LISTING_PART_BYTES {
             meta.xattrs.clear(); // only a hint: the difference makes a want
         }

@@ -7,7 +7,7 @@ use super::stock::{Standing, Stock};
 use crate::replay::{
     Failure, Lack, Lacks, Step, Target, Trouble, at, set_mode, set_owner, set_xattr, with_access,
 };
-use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, SeekFrom};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, SeekFrom, Statx};
 use rustix::io::{Errno, Result as SysResult};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -43,11 +43,16 @@ impl Stock for Disk<'_> {
     }
 
     fn look(&mut self, path: &TreePath) -> Result<Option<Standing>, Failure> {
-        opening(self.target, &parent_of(path), |target| match target.object(path) {
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            object => standing(object.map_err(stop("look at", path))?.as_fd())
-                .map(Some)
-                .map_err(stop("look at", path)),
+        opening(self.target, &parent_of(path), |target| {
+            let seen = match target.parent(path) {
+                _ if path.is_root() => standing(target.root()),
+                Ok((dir, name)) => object::look_at(dir.as_fd(), name).map(stands),
+                Err(errno) => Err(errno),
+            };
+            match seen {
+                Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+                seen => seen.map(Some).map_err(stop("look at", path)),
+            }
         })
     }
 
@@ -204,9 +209,13 @@ fn mtime_of(fd: BorrowedFd<'_>) -> SysResult<Time> {
 
 fn standing(fd: BorrowedFd<'_>) -> SysResult<Standing> {
     let stat = object::stat(fd)?;
-    let changed = Time { sec: stat.stx_ctime.tv_sec, nsec: stat.stx_ctime.tv_nsec };
     let meta = object::meta(fd, &stat)?;
-    Ok(Standing { meta, ino: stat.stx_ino, links: u64::from(stat.stx_nlink), changed })
+    Ok(stands((stat, meta)))
+}
+
+fn stands((stat, meta): (Statx, Meta)) -> Standing {
+    let changed = Time { sec: stat.stx_ctime.tv_sec, nsec: stat.stx_ctime.tv_nsec };
+    Standing { meta, ino: stat.stx_ino, links: u64::from(stat.stx_nlink), changed }
 }
 
 /// Does `act` in the directory that holds `path`, and puts back the mtime that it had.
