@@ -9,6 +9,7 @@ use crate::replay::{
 };
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, SeekFrom, Statx};
 use rustix::io::{Errno, Result as SysResult};
+use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tdfs_host::object::{self, read_at, write_all_at};
@@ -106,20 +107,24 @@ impl Stock for Disk<'_> {
     }
 
     fn dress(&mut self, path: &TreePath, meta: &Meta) -> Result<bool, Failure> {
-        let mut changed = false;
-        let here = self.look(path)?.ok_or_else(|| Failure::diverged("find", path, Errno::NOENT))?.meta;
-        if meta.kind == Kind::File && here.size != meta.size {
-            changed = true;
+        let look = |target: &mut Target| match target.attributes(path) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(Failure::diverged("find", path, Errno::NOENT)),
+            fd => standing(fd.map_err(stop("reach", path))?.as_fd()).map_err(stop("look at", path)),
+        };
+        let mut here = opening(self.target, &parent_of(path), look)?.meta;
+        let resized = meta.kind == Kind::File && here.size != meta.size;
+        if resized {
             opening(self.target, path, |target| {
                 let file = target.file(path).map_err(stop("open", path))?;
                 rustix::fs::ftruncate(&file, meta.size).map_err(at(Step::Content, "truncate", path))
             })?;
-        }
-        if self.equal(&here, meta) && !changed {
+            // It can have taken capabilities with it.
+            here = opening(self.target, &parent_of(path), look)?.meta;
+        } else if self.equal(&here, meta) {
             return Ok(false);
         }
         let lacks = &mut *self.lacks;
-        opening(self.target, &parent_of(path), |target| dress(target, lacks, path, meta))?;
+        opening(self.target, &parent_of(path), |target| dress(target, lacks, path, (&here, meta)))?;
         Ok(true)
     }
 
@@ -143,8 +148,16 @@ impl Stock for Disk<'_> {
     }
 
     fn hashes(&mut self, path: &TreePath, offset: u64) -> Result<Vec<[u8; 32]>, Failure> {
-        let empty =
-            self.look(path)?.is_none_or(|here| here.meta.kind != Kind::File || here.meta.size <= offset);
+        let stat = |target: &mut Target| match target.parent(path) {
+            Err(errno) => Err(errno),
+            Ok((dir, name)) => object::stat_at(dir.as_fd(), name),
+        };
+        let empty = opening(self.target, &parent_of(path), |target| match stat(target) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::INVAL) => Ok(true),
+            stat => stat
+                .map(|stat| object::file_type(&stat) != libc::S_IFREG || stat.stx_size <= offset)
+                .map_err(stop("look at", path)),
+        })?;
         if empty {
             return Ok(Vec::new());
         }
@@ -260,16 +273,21 @@ fn create(target: &mut Target, path: &TreePath, kind: &Kind) -> Result<(), Failu
     made.map_err(at(Step::Node, "make", path))
 }
 
-/// Owner, xattrs, mode, and last the mtime.
-fn dress(target: &mut Target, lacks: &mut Lacks, path: &TreePath, meta: &Meta) -> Result<(), Failure> {
+/// Owner, xattrs, mode, and last the mtime, of an object that stands as `before`.
+fn dress(
+    target: &mut Target,
+    lacks: &mut Lacks,
+    path: &TreePath,
+    (before, meta): (&Meta, &Meta),
+) -> Result<(), Failure> {
     let fd = target.attributes(path).map_err(stop("reach", path))?;
     let fd = fd.as_fd();
-    let before = standing(fd).map_err(stop("look at", path))?.meta;
+    let mut here = Cow::Borrowed(&before.xattrs);
     if (before.uid, before.gid) != (meta.uid, meta.gid) {
         set_owner(lacks, fd, path, (meta.uid, meta.gid))?;
+        // chown(2) can have taken some.
+        here = Cow::Owned(object::xattrs(fd).map_err(stop("list the xattrs of", path))?);
     }
-    // chown(2) and writing can have taken some.
-    let here = object::xattrs(fd).map_err(stop("list the xattrs of", path))?;
     for extra in here.iter().filter(|here| meta.xattrs.iter().all(|there| there.name != here.name)) {
         match object::remove_xattr(fd, extra.name.as_bytes()) {
             Ok(()) | Err(Errno::NODATA) => {}

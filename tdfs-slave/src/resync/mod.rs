@@ -198,6 +198,10 @@ impl Resync {
             self.settle(stock)?;
         }
         let mut wants = Vec::new();
+        // Asked in bursts: what comes together is answered, sent and taken together.
+        if self.on_the_way.len() > WANTS_MAX / 2 {
+            return Ok(wants);
+        }
         while self.on_the_way.len() < WANTS_MAX {
             let Some(node) = self.frontier.next() else { break };
             match self.want_for(stock, node) {

@@ -168,6 +168,10 @@ impl Slave {
     fn start(&mut self, frame: Arc<Frame>) {
         if let Link::Open { sender, .. } = &mut self.link {
             sender.start(frame);
+            // While streaming only: a last message is to be on its way before all ends.
+            if sender.has_room() && self.session.is_streaming() {
+                self.tell(Input::Writable);
+            }
         }
     }
 
