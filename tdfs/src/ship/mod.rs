@@ -107,7 +107,7 @@ struct Outlet {
     /// Something is in the log or in the inbox.
     wake: Notify,
     inbox: Mutex<VecDeque<Parcel>>,
-    /// Wants that are being answered.
+    /// Threads that are answering wants.
     answering: AtomicUsize,
     stop: watch::Sender<Option<&'static str>>,
 }
