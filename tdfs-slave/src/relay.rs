@@ -49,7 +49,7 @@ pub trait Replay: Send {
     ///
     /// # Errors
     /// It was not taken, and will be tried again.
-    fn answer(&mut self, as_of: Lsn, answer: Answer, bulk: &[u8]) -> Result<(), Stall>;
+    fn answer(&mut self, as_of: Lsn, answer: &Answer, bulk: &[u8]) -> Result<(), Stall>;
     /// Wants to send now; the replica bounds how many are out at once.
     fn wants(&mut self) -> Vec<Want>;
     /// Newest record done.

@@ -44,7 +44,7 @@ impl Stock for Disk<'_> {
     }
 
     fn look(&mut self, path: &TreePath) -> Result<Option<Standing>, Failure> {
-        opening(self.target, &parent_of(path), |target| {
+        reaching(self.target, path, |target| {
             let seen = match target.parent(path) {
                 _ if path.is_root() => standing(target.root()),
                 Ok((dir, name)) => object::look_at(dir.as_fd(), name).map(stands),
@@ -58,7 +58,7 @@ impl Stock for Disk<'_> {
     }
 
     fn create(&mut self, path: &TreePath, kind: &Kind) -> Result<(), Failure> {
-        let made = opening(self.target, &parent_of(path), |target| create(target, path, kind));
+        let made = reaching(self.target, path, |target| create(target, path, kind));
         if let Err(Failure::NotCarried(trouble)) = &made {
             let is_device = matches!(kind, Kind::Char(_) | Kind::Block(_));
             self.lacks.note(if is_device { Lack::Device } else { Lack::Special }, trouble);
@@ -68,7 +68,7 @@ impl Stock for Disk<'_> {
 
     fn remove(&mut self, path: &TreePath) -> Result<(), Failure> {
         self.target.drop_at_or_below(path);
-        opening(self.target, &parent_of(path), |target| {
+        reaching(self.target, path, |target| {
             let (parent, name) = match target.parent(path) {
                 Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
                 parent => parent.map_err(stop("reach the directory of", path))?,
@@ -111,7 +111,7 @@ impl Stock for Disk<'_> {
             Err(Errno::NOENT | Errno::NOTDIR) => Err(Failure::diverged("find", path, Errno::NOENT)),
             fd => standing(fd.map_err(stop("reach", path))?.as_fd()).map_err(stop("look at", path)),
         };
-        let mut here = opening(self.target, &parent_of(path), look)?.meta;
+        let mut here = reaching(self.target, path, look)?.meta;
         let resized = meta.kind == Kind::File && here.size != meta.size;
         if resized {
             opening(self.target, path, |target| {
@@ -119,12 +119,12 @@ impl Stock for Disk<'_> {
                 rustix::fs::ftruncate(&file, meta.size).map_err(at(Step::Content, "truncate", path))
             })?;
             // It can have taken capabilities with it.
-            here = opening(self.target, &parent_of(path), look)?.meta;
+            here = reaching(self.target, path, look)?.meta;
         } else if self.equal(&here, meta) {
             return Ok(false);
         }
         let lacks = &mut *self.lacks;
-        opening(self.target, &parent_of(path), |target| dress(target, lacks, path, (&here, meta)))?;
+        reaching(self.target, path, |target| dress(target, lacks, path, (&here, meta)))?;
         Ok(true)
     }
 
@@ -152,7 +152,7 @@ impl Stock for Disk<'_> {
             Err(errno) => Err(errno),
             Ok((dir, name)) => object::stat_at(dir.as_fd(), name),
         };
-        let empty = opening(self.target, &parent_of(path), |target| match stat(target) {
+        let empty = reaching(self.target, path, |target| match stat(target) {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::INVAL) => Ok(true),
             stat => stat
                 .map(|stat| object::file_type(&stat) != libc::S_IFREG || stat.stx_size <= offset)
@@ -202,6 +202,15 @@ fn opening<T>(
     act: impl FnMut(&mut Target) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     with_access(target, || vec![path.clone()], act)
+}
+
+/// As [`opening`], the way to `path` only: for what does not need the object itself open.
+fn reaching<T>(
+    target: &mut Target,
+    path: &TreePath,
+    act: impl FnMut(&mut Target) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    with_access(target, || vec![parent_of(path)], act)
 }
 
 /// As [`at`], but what is mounted in the replica is not the slave's to remove: a human has to look.

@@ -18,6 +18,7 @@ mod stock;
 use crate::replay::{Failure, Lacks, Target};
 use disk::Disk;
 use frontier::{Fill, Frontier, Mark, Need, NodeId};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use stock::Stock;
 use tdfs_wire::answer::{Answer, Found, Want, Wanted};
@@ -307,8 +308,10 @@ impl Resync {
                     self.parts.children.extend_from_slice(children);
                     return Ok(());
                 }
-                let mut all = self.parts.children.clone();
-                all.extend_from_slice(children);
+                let all = match &self.parts.children[..] {
+                    [] => Cow::Borrowed(&children[..]),
+                    before => Cow::Owned([before, children].concat()),
+                };
                 self.make_directory_equal(stock, node, &answer.path, (meta, &all))?;
                 self.parts = Parts::default();
                 Ok(())
