@@ -1,4 +1,5 @@
-//! What a mount costs: TDFS with one slave attached, beside the backing tree itself and Debian's bindfs.
+//! What a mount costs: TDFS with one slave attached, beside the backing tree itself and Debian's bindfs. And what
+//! making a replica equal costs, beside rsync.
 //!
 //! One command: `cargo run --release -p tdfs-benches`. All subjects do the same work in the same round, in an
 //! order that turns with each round, because these machines are noisy: only ratios within one run mean much.
@@ -6,6 +7,7 @@
 
 mod fds;
 mod report;
+mod resync;
 mod subject;
 mod workload;
 
@@ -25,7 +27,7 @@ const FDS_MAX: usize = 1_000;
 
 /// What the user may choose.
 #[derive(Parser)]
-#[command(version, about = "Compares TDFS with bindfs and the backing tree itself")]
+#[command(version, about = "Compares TDFS with bindfs, the backing tree itself, and rsync")]
 struct Args {
     /// How often each figure is measured; the table shows medians.
     #[arg(long, default_value_t = 5)]
@@ -33,7 +35,7 @@ struct Args {
     /// Measure only these figures (see --list); may be given more than once.
     #[arg(long, value_name = "FIGURE")]
     only: Vec<String>,
-    /// Measure only these subjects: native, bindfs, tdfs, tdfs-z1.
+    /// Measure only these subjects: native, bindfs, tdfs, tdfs-z1. Not for copy and check.
     #[arg(long, value_name = "SUBJECT")]
     subject: Vec<String>,
     /// List the figures and end.
@@ -42,13 +44,13 @@ struct Args {
     /// Print the result as JSON instead of a table.
     #[arg(long)]
     json: bool,
-    /// End with 1 if a figure of tdfs is above this many times bindfs.
+    /// End with 1 if a figure of tdfs is above this many times bindfs, or rsync for copy and check.
     #[arg(long, value_name = "RATIO")]
     limit: Option<f64>,
     /// A directory on tmpfs to work below.
     #[arg(long, default_value = "/dev/shm")]
     dir: PathBuf,
-    /// The tdfs to measure, instead of the one built from this workspace.
+    /// The tdfs to measure, with tdfs-slave beside it, instead of those built from this workspace.
     #[arg(long, value_name = "PROGRAM")]
     tdfs: Option<PathBuf>,
 }
@@ -58,12 +60,14 @@ fn main() -> anyhow::Result<ExitCode> {
     if args.list {
         Workload::ALL.iter().for_each(|w| println!("{:<12} {}", w.name(), w.what()));
         println!("{:<12} {}", fds::NAME, fds::WHAT);
+        resync::Figure::ALL.iter().for_each(|f| println!("{:<12} {}", f.name(), f.what()));
         return Ok(ExitCode::SUCCESS);
     }
     ensure!(args.rounds > 0, "--rounds must be at least 1");
     let subjects = chosen_subjects(&args)?;
-    let (workloads, with_fds) = chosen_workloads(&args)?;
-    let tdfs = match subjects.iter().any(Subject::is_tdfs) || with_fds {
+    let Chosen { workloads, with_fds, resyncs } = chosen_figures(&args)?;
+    let with_tdfs = with_fds || !resyncs.is_empty() || subjects.iter().any(Subject::is_tdfs);
+    let tdfs = match with_tdfs {
         true => Some(tdfs_program(&args)?),
         false => None,
     };
@@ -71,9 +75,14 @@ fn main() -> anyhow::Result<ExitCode> {
     let place = Place { dir: dir.path().to_path_buf(), tdfs };
 
     let mut report = Report::new(&subjects);
-    measure(&place, &subjects, &workloads, args.rounds, &mut report)?;
+    if !workloads.is_empty() {
+        measure(&place, &subjects, &workloads, args.rounds, &mut report)?;
+    }
     if with_fds {
         report.fds = Some(fds::most_open(&place)?);
+    }
+    if let Some(tdfs) = place.tdfs.as_ref().filter(|_| !resyncs.is_empty()) {
+        report.resync = Some(resync::measure(&place.dir, tdfs, &resyncs, args.rounds)?);
     }
     println!("{}", if args.json { report.json() } else { report.table() });
     verdict(&report, args.limit)
@@ -127,20 +136,36 @@ fn chosen_subjects(args: &Args) -> anyhow::Result<Vec<Subject>> {
     Ok(chosen)
 }
 
-fn chosen_workloads(args: &Args) -> anyhow::Result<(Vec<Workload>, bool)> {
+/// What is measured.
+#[derive(Default)]
+struct Chosen {
+    workloads: Vec<Workload>,
+    with_fds: bool,
+    resyncs: Vec<resync::Figure>,
+}
+
+fn chosen_figures(args: &Args) -> anyhow::Result<Chosen> {
+    let mut chosen = Chosen::default();
     if args.only.is_empty() {
-        return Ok((Workload::ALL.to_vec(), true));
+        let (workloads, resyncs) = (Workload::ALL.to_vec(), resync::Figure::ALL.to_vec());
+        chosen = Chosen { workloads, with_fds: true, resyncs };
     }
-    let mut chosen = Vec::new();
-    let mut with_fds = false;
     for name in &args.only {
-        match Workload::ALL.iter().find(|workload| workload.name() == name) {
-            Some(workload) => chosen.push(*workload),
-            None if name == fds::NAME => with_fds = true,
-            None => bail!("no figure is called {name}; --list names them"),
+        if let Some(workload) = Workload::ALL.iter().find(|workload| workload.name() == name) {
+            chosen.workloads.push(*workload);
+        } else if let Some(figure) = resync::Figure::ALL.iter().find(|figure| figure.name() == name) {
+            chosen.resyncs.push(*figure);
+        } else if name == fds::NAME {
+            chosen.with_fds = true;
+        } else {
+            bail!("no figure is called {name}; --list names them");
         }
     }
-    Ok((chosen, with_fds))
+    if !chosen.resyncs.is_empty() && !resync::has_rsync() {
+        eprintln!("SKIPPED: copy, check (apt-get install rsync)");
+        chosen.resyncs.clear();
+    }
+    Ok(chosen)
 }
 
 /// The tdfs of this workspace, built here: `cargo run` builds the package it runs and no other.
@@ -151,10 +176,11 @@ fn tdfs_program(args: &Args) -> anyhow::Result<PathBuf> {
     ensure!(!cfg!(debug_assertions), "an unoptimised build measures nothing: use cargo run --release");
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "--package", "tdfs", "--manifest-path", manifest])
+        .args(["build", "--quiet", "--release", "--package", "tdfs", "--package", "tdfs-slave"])
+        .args(["--manifest-path", manifest])
         .status()
-        .context("run cargo to build tdfs")?;
-    ensure!(status.success(), "tdfs does not build");
+        .context("run cargo to build tdfs and tdfs-slave")?;
+    ensure!(status.success(), "tdfs or tdfs-slave does not build");
     Ok(std::env::current_exe()?.with_file_name("tdfs"))
 }
 
@@ -166,7 +192,7 @@ fn verdict(report: &Report, limit: Option<f64>) -> anyhow::Result<ExitCode> {
     }
     if let Some(limit) = limit {
         for (name, ratio) in report.over(limit) {
-            eprintln!("{name}: {ratio:.2} times bindfs, more than {limit}");
+            eprintln!("{name}: {ratio:.2} times as much, more than {limit}");
             good = false;
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::fds;
+use crate::resync;
 use crate::subject::Subject;
 use crate::workload::Workload;
 
@@ -16,12 +17,14 @@ pub struct Report {
     times: BTreeMap<(Workload, Subject), Vec<Duration>>,
     /// The most files tdfs had open in the fd check.
     pub fds: Option<usize>,
+    /// The resyncs.
+    pub resync: Option<resync::Times>,
 }
 
 impl Report {
     /// An empty report of these subjects.
     pub fn new(subjects: &[Subject]) -> Self {
-        Self { subjects: subjects.to_vec(), times: BTreeMap::new(), fds: None }
+        Self { subjects: subjects.to_vec(), times: BTreeMap::new(), fds: None, resync: None }
     }
 
     /// Takes in one time.
@@ -29,7 +32,7 @@ impl Report {
         self.times.entry((workload, subject)).or_default().push(taken);
     }
 
-    /// The figures in which a form of tdfs takes more than `limit` times what bindfs takes.
+    /// The figures in which a form of tdfs takes more than `limit` times what bindfs, or rsync, takes.
     pub fn over(&self, limit: f64) -> Vec<(String, f64)> {
         let tdfs = self.subjects.iter().filter(|subject| subject.is_tdfs());
         let mut over = Vec::new();
@@ -40,13 +43,26 @@ impl Report {
                 }
             }
         }
+        for (name, ratio) in self.resync.iter().flat_map(|resync| resync.over(limit)) {
+            over.push((format!("{name}, beside rsync"), ratio));
+        }
         over
     }
 
     /// A table of medians in milliseconds, each with its ratio to native and to bindfs.
     pub fn table(&self) -> String {
-        let mut text = String::new();
-        let _ = write!(text, "{:<10}", "ms");
+        let mut text = if self.times.is_empty() { String::new() } else { self.mounts_table() };
+        if let Some(open) = self.fds {
+            let _ = write!(text, "\n{}: {open}", fds::WHAT);
+        }
+        if let Some(resync) = &self.resync {
+            let _ = write!(text, "\n{}", resync.table());
+        }
+        text.trim_start().to_owned()
+    }
+
+    fn mounts_table(&self) -> String {
+        let mut text = format!("{:<10}", "ms");
         for subject in &self.subjects {
             let _ = write!(text, " | {:>8} {:>8} {:>8}", subject.name(), "/native", "/bindfs");
         }
@@ -58,9 +74,6 @@ impl Report {
                 let bindfs = self.ratio(workload, *subject, Subject::Bindfs);
                 let _ = write!(text, " | {:>8} {:>8} {:>8}", cell(ms, 1), cell(native, 2), cell(bindfs, 2));
             }
-        }
-        if let Some(open) = self.fds {
-            let _ = write!(text, "\n{}: {open}", fds::WHAT);
         }
         text
     }
@@ -82,7 +95,14 @@ impl Report {
                 })
             })
             .collect();
-        format!("{:#}", json!({ "figures": figures, "fds_max": self.fds }))
+        format!(
+            "{:#}",
+            json!({
+                "figures": figures,
+                "resync": self.resync.as_ref().map(resync::Times::json),
+                "fds_max": self.fds,
+            })
+        )
     }
 
     fn has(&self, workload: Workload, subject: Subject) -> bool {
@@ -104,7 +124,7 @@ fn cell(value: Option<f64>, digits: usize) -> String {
 }
 
 /// The middle one, or the mean of the two middle ones; zero of nothing.
-fn median(times: &[Duration]) -> Duration {
+pub fn median(times: &[Duration]) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort();
     match (sorted.len(), sorted.len() / 2) {

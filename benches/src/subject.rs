@@ -4,6 +4,7 @@
 //! `unmount`, which also says whether the subject ended as it should.
 
 use std::fs::{self, File};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -114,15 +115,33 @@ impl Mounted {
     }
 }
 
-/// A filesystem's process in the foreground.
-struct Daemon {
+/// When a daemon is ready to be measured.
+pub enum Ready {
+    /// Its filesystem is mounted there.
+    Mounted(PathBuf),
+    /// It listens on this port of the loopback.
+    Listens(u16),
+}
+
+impl Ready {
+    fn is_so(&self) -> anyhow::Result<bool> {
+        match self {
+            Self::Mounted(mountpoint) => is_mountpoint(mountpoint),
+            Self::Listens(port) => Ok(TcpStream::connect(("127.0.0.1", *port)).is_ok()),
+        }
+    }
+}
+
+/// A process in the foreground: a filesystem's, or the receiving side of a copy. Killed when it is dropped.
+pub struct Daemon {
     child: Child,
-    mountpoint: PathBuf,
+    ready: Ready,
     log: PathBuf,
 }
 
 impl Daemon {
-    fn start(mut command: Command, mountpoint: PathBuf, log: PathBuf) -> anyhow::Result<Self> {
+    /// Starts it and waits until it is ready.
+    pub fn start(mut command: Command, ready: Ready, log: PathBuf) -> anyhow::Result<Self> {
         let output = File::create(&log)?;
         let child = command
             .stdin(Stdio::null())
@@ -130,19 +149,20 @@ impl Daemon {
             .stderr(output)
             .spawn()
             .with_context(|| format!("start {}", command.get_program().display()))?;
-        let mut daemon = Self { child, mountpoint, log };
+        let mut daemon = Self { child, ready, log };
         let deadline = Instant::now() + START_MAX;
-        while !is_mountpoint(&daemon.mountpoint)? {
+        while !daemon.ready.is_so()? {
             if let Some(status) = daemon.child.try_wait()? {
-                bail!("it ended with {status} before it mounted: {}", daemon.said());
+                bail!("it ended with {status} before it was ready: {}", daemon.said());
             }
-            ensure!(Instant::now() < deadline, "no mount after {START_MAX:?}: {}", daemon.said());
+            ensure!(Instant::now() < deadline, "not ready after {START_MAX:?}: {}", daemon.said());
             std::thread::sleep(POLL);
         }
         Ok(daemon)
     }
 
-    fn stop(mut self) -> anyhow::Result<()> {
+    /// Stops it as a user would and insists on a clean end.
+    pub fn stop(mut self) -> anyhow::Result<()> {
         if let Some(pid) = Pid::from_raw(i32::try_from(self.child.id())?) {
             kill_process(pid, Signal::TERM).context("send SIGTERM")?;
         }
@@ -155,7 +175,7 @@ impl Daemon {
             }
         };
         ensure!(status.success(), "it ended with {status}: {}", self.said());
-        ensure!(!is_mountpoint(&self.mountpoint)?, "{} is still mounted", self.mountpoint.display());
+        ensure!(!self.ready.is_so()?, "it has ended, but its mount or port is still there");
         Ok(())
     }
 
@@ -170,8 +190,10 @@ impl Drop for Daemon {
         // After a good stop there is no process and no mount, and both lines do nothing.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if is_mountpoint(&self.mountpoint).unwrap_or(false) {
-            let _ = Command::new("umount").arg("-l").arg(&self.mountpoint).status();
+        if let Ready::Mounted(mountpoint) = &self.ready
+            && is_mountpoint(mountpoint).unwrap_or(false)
+        {
+            let _ = Command::new("umount").arg("-l").arg(mountpoint).status();
         }
     }
 }
@@ -181,7 +203,7 @@ fn mount_bindfs(place: &Place) -> anyhow::Result<Mounted> {
     fs::create_dir(&path)?;
     let mut command = Command::new("bindfs");
     command.arg("-f").arg(place.dir.join("backing")).arg(&path);
-    let daemon = Daemon::start(command, path.clone(), place.dir.join("bindfs.log"))?;
+    let daemon = Daemon::start(command, Ready::Mounted(path.clone()), place.dir.join("bindfs.log"))?;
     Ok(Mounted { path, daemon: Some(daemon) })
 }
 
@@ -192,18 +214,20 @@ fn mount_tdfs(place: &Place, codec: &str) -> anyhow::Result<Mounted> {
     let mut command = Command::new(program);
     command.arg("-m").arg(&path).arg("-c").arg(place.dir.join("replica")).args(["-z", codec]);
     command.arg("--state").arg(&state);
-    let daemon = Daemon::start(command, path.clone(), place.dir.join("tdfs.log"))?;
+    let daemon = Daemon::start(command, Ready::Mounted(path.clone()), place.dir.join("tdfs.log"))?;
     let mounted = Mounted { path: path.clone(), daemon: Some(daemon) };
-    // The initial copy is no part of any figure; the kernel's caches of the mount are as cold after it.
-    let equal = Command::new(program)
-        .args(["wait", "--timeout", WAIT_SECONDS, "-m"])
-        .arg(&path)
-        .arg("--state")
-        .arg(&state)
-        .output()
-        .context("run tdfs wait")?;
-    ensure!(equal.status.success(), "tdfs wait: {}", String::from_utf8_lossy(&equal.stderr));
+    // The initial copy is no part of any figure here; the kernel's caches of the mount are as cold after it.
+    wait_until_equal(program, &path, &state)?;
     Ok(mounted)
+}
+
+/// Runs `tdfs wait`: after it all slaves are equal.
+pub fn wait_until_equal(program: &Path, path: &Path, state: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new(program);
+    command.args(["wait", "--timeout", WAIT_SECONDS, "-m"]).arg(path).arg("--state").arg(state);
+    let equal = command.output().context("run tdfs wait")?;
+    ensure!(equal.status.success(), "tdfs wait: {}", String::from_utf8_lossy(&equal.stderr));
+    Ok(())
 }
 
 /// Whether a FUSE filesystem is mounted on exactly `path`.

@@ -14,6 +14,7 @@ const BLOCK: [u8; 4096] = [0x5a; 4096];
 const WRITES: usize = 20_000;
 const CREATES: usize = 5_000;
 const ARCHIVE_FILES: usize = 5_000;
+const MIXED_FILES: usize = 10_000;
 const TREE_DIRS: usize = 100;
 const TREE_FILES_PER_DIR: usize = 100;
 
@@ -105,7 +106,8 @@ impl Workload {
     }
 }
 
-fn timed(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Duration> {
+/// How long the work takes.
+pub fn timed(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Duration> {
     let start = Instant::now();
     work()?;
     Ok(start.elapsed())
@@ -131,7 +133,8 @@ pub fn find(tree: &Path, expression: &[&str]) -> anyhow::Result<()> {
     run(Command::new("find").arg(tree).args(expression))
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
+/// Runs a program to its good end and throws its output away.
+pub fn run(command: &mut Command) -> anyhow::Result<()> {
     let name = command.get_program().to_owned();
     // Not a pipe, which would make us part of what is measured.
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
@@ -151,6 +154,33 @@ pub fn make_tree(root: &Path, dirs: usize, files_per_dir: usize) -> anyhow::Resu
         }
     }
     Ok(())
+}
+
+/// Makes a tree for copying at `root`: 10,000 files of the archive's mix of sizes, about 230 MB, 10 in a directory,
+/// with some hard links, symlinks and xattrs.
+pub fn make_mixed_tree(root: &Path) -> anyhow::Result<()> {
+    for number in 0..MIXED_FILES {
+        let dir = root.join(format!("part-{}/sub-{}", number / 200, number / 10 % 20));
+        fs::create_dir_all(&dir)?;
+        let name = format!("source-{number}.rs");
+        let path = dir.join(&name);
+        fs::write(&path, source_text(number).repeat(3))?;
+        match number % 50 {
+            1 => fs::hard_link(&path, dir.join(format!("link-{number}")))?,
+            2 => std::os::unix::fs::symlink(&name, dir.join(format!("symlink-{number}")))?,
+            3 | 23 => set_xattr(&path)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Leaves out what the file system does not carry.
+fn set_xattr(path: &Path) -> anyhow::Result<()> {
+    match rustix::fs::setxattr(path, "user.mime_type", b"text/rust", rustix::fs::XattrFlags::empty()) {
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        done => done.context("set an xattr"),
+    }
 }
 
 /// A generated tar archive, the same in every run: about 5,000 files, 1 byte to 64 KiB, 10 in a directory.

@@ -2,6 +2,7 @@
 //!
 //! Generic over the stream: TCP, TLS, a pipe inside the process. Knows no message and no session.
 
+use std::borrow::Borrow;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
 /// Small frames are taken from a buffer of so many bytes; a system call each would cost more than they do.
 const READ_BYTES: usize = 64 * 1024;
+/// No further frame goes along with others that are so many bytes.
+const GATHERED_BYTES_MAX: usize = 64 * 1024;
 
 /// A stream's reading half.
 pub type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
@@ -132,24 +135,35 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         FrameWriter { stream, sequence: 0 }
     }
 
-    /// Writes one frame whole. If the future is dropped before it is done, the connection can't be used
-    /// any more.
+    /// Writes one frame whole; see [`FrameWriter::write_all`].
     ///
     /// # Errors
     /// When the connection is gone.
     pub async fn write(&mut self, frame: &Frame) -> io::Result<()> {
-        let header = frame.header(self.sequence);
-        self.sequence += 1;
-        let (mut header, mut payload) = (&header[..], frame.payload());
-        while !header.is_empty() || !payload.is_empty() {
-            let parts = [IoSlice::new(header), IoSlice::new(payload)];
-            let wrote = self.stream.write_vectored(&parts).await?;
+        self.write_all(std::slice::from_ref(frame)).await
+    }
+
+    /// Writes frames whole, with as few system calls as the connection allows. If the future is dropped
+    /// before it is done, the connection can't be used any more.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn write_all(&mut self, frames: &[impl Borrow<Frame>]) -> io::Result<()> {
+        let mut headers = Vec::with_capacity(frames.len());
+        for frame in frames {
+            headers.push(frame.borrow().header(self.sequence));
+            self.sequence += 1;
+        }
+        let pairs = headers.iter().zip(frames).map(|(header, frame)| [&header[..], frame.borrow().payload()]);
+        let mut parts: Vec<IoSlice<'_>> = pairs.flatten().map(IoSlice::new).collect();
+        let mut left = &mut parts[..];
+        IoSlice::advance_slices(&mut left, 0); // leaves out what is empty at the begin
+        while !left.is_empty() {
+            let wrote = self.stream.write_vectored(left).await?;
             if wrote == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            let from_header = wrote.min(header.len());
-            header = &header[from_header..];
-            payload = &payload[wrote - from_header..];
+            IoSlice::advance_slices(&mut left, wrote);
         }
         self.stream.flush().await
     }
@@ -166,10 +180,12 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 /// A write that is on its way; gives the writer back.
 type Write<W> = Pin<Box<dyn Future<Output = (FrameWriter<W>, io::Result<()>)> + Send>>;
 
-/// Writes frames one at a time beside other work: for the shell of a session, which selects over this and
-/// its other inputs. A peer that does not read blocks only the write.
+/// Writes frames beside other work: for the shell of a session, which selects over this and its other
+/// inputs. A peer that does not read blocks only the write. Small frames that are ready at once are written
+/// at once: a system call and a wake-up of the peer for each would cost more than all else.
 pub struct FrameSender<W> {
     state: Sending<W>,
+    gathered: Vec<Arc<Frame>>,
 }
 
 enum Sending<W> {
@@ -181,28 +197,40 @@ enum Sending<W> {
 impl<W: AsyncWrite + Send + Unpin + 'static> FrameSender<W> {
     /// A sender for a new connection.
     pub fn new(stream: W) -> FrameSender<W> {
-        FrameSender { state: Sending::Idle(FrameWriter::new(stream)) }
+        FrameSender { state: Sending::Idle(FrameWriter::new(stream)), gathered: Vec::new() }
     }
 
-    /// Begins to write a frame.
+    /// True while another frame may go along with those that [`FrameSender::done`] has not begun to write.
+    pub fn has_room(&self) -> bool {
+        let bytes = |frame: &Arc<Frame>| FRAME_HEADER_BYTES + frame.payload().len();
+        matches!(self.state, Sending::Idle(_))
+            && self.gathered.iter().map(bytes).sum::<usize>() < GATHERED_BYTES_MAX
+    }
+
+    /// Takes a frame to write.
     ///
     /// # Panics
-    /// When the frame before it is not done: the session gives out one permit at a time.
+    /// When there is no room: the session gives out one permit at a time.
     pub fn start(&mut self, frame: Arc<Frame>) {
-        let Sending::Idle(mut writer) = std::mem::replace(&mut self.state, Sending::Gone) else {
-            panic!("a frame was begun before the one before it was done");
-        };
-        self.state = Sending::Busy(Box::pin(async move {
-            let done = writer.write(&frame).await;
-            (writer, done)
-        }));
+        assert!(self.has_room(), "a frame was begun before the one before it was done");
+        self.gathered.push(frame);
     }
 
-    /// Waits until the frame is written; for ever when none is. Dropping the future loses nothing.
+    /// Waits until all frames are written; for ever when there are none. Dropping the future loses nothing.
     ///
     /// # Errors
     /// When the connection is gone.
     pub async fn done(&mut self) -> io::Result<()> {
+        if !self.gathered.is_empty() {
+            let Sending::Idle(mut writer) = std::mem::replace(&mut self.state, Sending::Gone) else {
+                unreachable!("nothing is gathered during a write");
+            };
+            let frames = std::mem::take(&mut self.gathered);
+            self.state = Sending::Busy(Box::pin(async move {
+                let done = writer.write_all(&frames).await;
+                (writer, done)
+            }));
+        }
         let Sending::Busy(write) = &mut self.state else {
             return std::future::pending().await;
         };

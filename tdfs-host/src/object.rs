@@ -4,8 +4,10 @@
 //! an object without opening it, so a FIFO or a device is never opened; content is only reached through
 //! [`reopen`], which refuses all but regular files. Nothing here follows a symbolic link.
 
+use crate::sys;
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags, Timespec, Timestamps, XattrFlags,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags, Timespec,
+    Timestamps, XattrFlags,
 };
 use rustix::io::{Errno, Result};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -123,17 +125,37 @@ pub fn read_link(path_fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
 
 /// All of the object but names and content.
 pub fn meta(path_fd: BorrowedFd<'_>, stat: &Statx) -> Result<Meta> {
-    let kind = kind(path_fd, stat)?;
+    Ok(meta_of(kind(path_fd, stat)?, stat, xattrs(path_fd)?))
+}
+
+fn meta_of(kind: Kind, stat: &Statx, xattrs: Vec<Xattr>) -> Meta {
     let size = if kind == Kind::File { stat.stx_size } else { 0 };
-    Ok(Meta {
-        kind,
-        mode: permissions(stat),
-        uid: stat.stx_uid,
-        gid: stat.stx_gid,
-        mtime: mtime(stat),
-        size,
-        xattrs: xattrs(path_fd)?,
-    })
+    let (mode, mtime) = (permissions(stat), mtime(stat));
+    Meta { kind, mode, uid: stat.stx_uid, gid: stat.stx_gid, mtime, size, xattrs }
+}
+
+/// Stats and describes the object `name` in `dir`, whatever it is, without opening it where the kernel can:
+/// half the system calls, and less than half the time, of [`open_path`], [`stat`] and [`meta`].
+///
+/// # Errors
+/// As [`open_path`]: EXDEV where something is mounted.
+pub fn look_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(Statx, Meta)> {
+    let stat = stat_at(dir, name)?;
+    if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Err(Errno::XDEV);
+    }
+    // Before Linux 5.8 only opening it tells what is mounted.
+    if stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
+        && file_type(&stat) != libc::S_IFLNK
+        && let Some(xattrs) = xattrs_at(dir, name)?
+    {
+        let kind = kind(dir, &stat)?;
+        return Ok((stat, meta_of(kind, &stat, xattrs)));
+    }
+    let fd = open_path(dir, name)?;
+    let stat = self::stat(fd.as_fd())?;
+    let meta = meta(fd.as_fd(), &stat)?;
+    Ok((stat, meta))
 }
 
 /// Sets the 07777 bits of what is no symlink.
@@ -160,15 +182,30 @@ pub fn set_times(path_fd: BorrowedFd<'_>, atime: Option<Timespec>, mtime: Option
 }
 
 /// The carried xattrs with their values, sorted by name. None where the file system knows no xattrs.
-pub fn xattrs(path_fd: BorrowedFd<'_>) -> Result<Vec<Xattr>> {
-    let names = match list_xattrs(path_fd) {
+pub fn xattrs(fd: BorrowedFd<'_>) -> Result<Vec<Xattr>> {
+    collect_xattrs(list_xattrs(fd), |name| get_xattr(fd, name))
+}
+
+/// As [`xattrs`], of the object `name` in `dir`; None where the kernel can't tell without opening it.
+fn xattrs_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<Xattr>>> {
+    let names = read_growing(|buffer| sys::list_xattrs_at(dir, name, buffer));
+    // EPERM: what sandboxes say of a system call that they do not know.
+    if matches!(names, Err(Errno::NOSYS | Errno::PERM)) {
+        return Ok(None);
+    }
+    let value = |xattr: &[u8]| read_growing(|buffer| sys::get_xattr_at(dir, name, xattr, buffer));
+    collect_xattrs(names, value).map(Some)
+}
+
+fn collect_xattrs(names: Result<Vec<u8>>, value_of: impl Fn(&[u8]) -> Result<Vec<u8>>) -> Result<Vec<Xattr>> {
+    let names = match names {
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         names => names?,
     };
     let mut found = Vec::new();
     for name in names.split(|&b| b == 0) {
         let Some(carried) = XattrName::new(name) else { continue };
-        match get_xattr(path_fd, name) {
+        match value_of(name) {
             Ok(value) => found.push(Xattr { name: carried, value }),
             Err(Errno::NODATA) => {}
             Err(e) => return Err(e),
@@ -179,13 +216,19 @@ pub fn xattrs(path_fd: BorrowedFd<'_>) -> Result<Vec<Xattr>> {
 }
 
 /// The names of all xattrs, each ended by NUL, carried or not.
-pub fn list_xattrs(path_fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
-    read_growing(|buffer| rustix::fs::listxattr(proc_path(path_fd), buffer))
+pub fn list_xattrs(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    read_growing(|buffer| match rustix::fs::flistxattr(fd, &mut *buffer) {
+        Err(Errno::BADF) => rustix::fs::listxattr(proc_path(fd), buffer),
+        done => done,
+    })
 }
 
 /// The value of an xattr. ENODATA where it has none of that name.
-pub fn get_xattr(path_fd: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<u8>> {
-    read_growing(|buffer| rustix::fs::getxattr(proc_path(path_fd), name, buffer))
+pub fn get_xattr(fd: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<u8>> {
+    read_growing(|buffer| match rustix::fs::fgetxattr(fd, name, &mut *buffer) {
+        Err(Errno::BADF) => rustix::fs::getxattr(proc_path(fd), name, buffer),
+        done => done,
+    })
 }
 
 /// Most are short: one call with a small buffer, a second one where it was too small.
@@ -202,9 +245,12 @@ fn read_growing(read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
     Ok(buffer)
 }
 
-/// Sets an xattr or ACL.
-pub fn set_xattr(path_fd: BorrowedFd<'_>, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
-    rustix::fs::setxattr(proc_path(path_fd), name, value, flags)
+/// Sets an xattr or ACL. By an open fd, as all calls on xattrs, at a third of the cost of a path fd.
+pub fn set_xattr(fd: BorrowedFd<'_>, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
+    match rustix::fs::fsetxattr(fd, name, value, flags) {
+        Err(Errno::BADF) => rustix::fs::setxattr(proc_path(fd), name, value, flags),
+        done => done,
+    }
 }
 
 /// Removes an xattr or ACL. ENODATA where it has none of that name.
@@ -212,19 +258,38 @@ pub fn remove_xattr(path_fd: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     rustix::fs::removexattr(proc_path(path_fd), name)
 }
 
-/// The names in the directory that the path fd names, without `.` and `..`, with their S_IFMT bits where
-/// the file system tells them, in no order.
-pub fn list_names(path_fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
+/// One name in a directory, as the directory itself tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The name.
+    pub name: Vec<u8>,
+    /// The inode number.
+    pub ino: u64,
+    /// The S_IFMT bits, or 0 where the file system does not tell them here.
+    pub file_type: u32,
+}
+
+/// The names in the directory that the path fd names, without `.` and `..`, in no order.
+pub fn list(path_fd: BorrowedFd<'_>) -> Result<Vec<Listed>> {
     let dir = open_to_list(path_fd)?;
-    let mut names = Vec::new();
+    let mut found = Vec::new();
     for item in rustix::fs::Dir::new(dir)? {
         let item = item?;
         let name = item.file_name().to_bytes();
         if name != b"." && name != b".." {
-            names.push(name.to_vec());
+            let file_type = match item.file_type() {
+                FileType::Unknown => 0,
+                known => known.as_raw_mode(),
+            };
+            found.push(Listed { name: name.to_vec(), ino: item.ino(), file_type });
         }
     }
-    Ok(names)
+    Ok(found)
+}
+
+/// The names alone; see [`list`].
+pub fn list_names(path_fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
+    Ok(list(path_fd)?.into_iter().map(|listed| listed.name).collect())
 }
 
 /// Reads up to all of `buffer` from `offset` on; fewer bytes only at the end of the file.

@@ -53,7 +53,7 @@ pub trait Replay: Send {
     ///
     /// # Errors
     /// It was not taken, and will be tried again.
-    fn answer(&mut self, as_of: Lsn, answer: Answer, bulk: &[u8]) -> Result<(), Stall>;
+    fn answer(&mut self, as_of: Lsn, answer: &Answer, bulk: &[u8]) -> Result<(), Stall>;
     /// Takes paths that lost records touched.
     ///
     /// # Errors

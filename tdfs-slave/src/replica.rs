@@ -477,8 +477,8 @@ impl Replay for Replica {
         done
     }
 
-    fn answer(&mut self, as_of: Lsn, answer: Answer, bulk: &[u8]) -> Result<(), Stall> {
-        let done = self.answered(&answer, bulk).map_err(|failure| Stall { why: failure.to_string() });
+    fn answer(&mut self, as_of: Lsn, answer: &Answer, bulk: &[u8]) -> Result<(), Stall> {
+        let done = self.answered(answer, bulk).map_err(|failure| Stall { why: failure.to_string() });
         self.stalled = done.as_ref().err().map(|stall| format!("answer as of {as_of}: {}", stall.why));
         done
     }

@@ -17,7 +17,8 @@ use tdfs_host::state;
 
 /// How long tdfs may take to answer.
 const ASK_MAX: Duration = Duration::from_secs(10);
-/// How often `wait` looks: often at first, then less and less.
+/// How often `wait` looks: each time after this part of the time it has waited so far, within these limits.
+const LOOK_PART: u32 = 32;
 const LOOK_MIN: Duration = Duration::from_millis(2);
 const LOOK_MAX: Duration = Duration::from_millis(100);
 
@@ -96,7 +97,7 @@ fn wait_until(of: &Of, deadline: Option<Instant>) -> anyhow::Result<()> {
     };
     let (epoch, head) = (asked.epoch, asked.head);
     let mut now = asked;
-    let mut pause = LOOK_MIN;
+    let began = Instant::now();
     loop {
         // In a later epoch the head of an earlier one is reached when the slaves are equal again.
         let head = if now.epoch == epoch { head } else { 0 };
@@ -104,8 +105,7 @@ fn wait_until(of: &Of, deadline: Option<Instant>) -> anyhow::Result<()> {
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             anyhow::bail!("{}", describe(behind));
         }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(LOOK_MAX);
+        std::thread::sleep((began.elapsed() / LOOK_PART).clamp(LOOK_MIN, LOOK_MAX));
         now = ask(&state, &Request::Status, Some(ASK_MAX)).map_err(|e| not_running(of, e))?;
     }
 }

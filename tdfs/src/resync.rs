@@ -9,16 +9,21 @@ use crate::passthrough::Passthrough;
 use crate::ship::Answerer;
 use rustix::fs::{OFlags, SeekFrom, Statx};
 use rustix::io::{Errno, Result};
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use tdfs_host::object;
+use tdfs_host::object::{self, Listed};
 use tdfs_wire::answer::{Answer, BLOCK_BYTES, BLOCKS_MAX, Found, Stretch, Want, Wanted};
 use tdfs_wire::frame::{Codec, FRAME_BYTES_MAX, Frame};
-use tdfs_wire::object::{Child, Meta};
+use tdfs_wire::object::{Child, Kind, Meta};
 use tdfs_wire::{Lsn, Name, TreePath};
 
 /// Children that one part of a listing holds are cut at about this many encoded bytes.
 const LISTING_PART_BYTES: usize = 256 * 1024;
+
+/// The children of a directory with more names than this are read before it is locked; so many take no longer
+/// than a block of content.
+const CHILDREN_LOCKED_MAX: usize = 1_000;
 
 /// What an answer's head takes beside paths and xattrs, with a path of full length.
 const HEAD_BYTES: usize = 24 * 1024;
@@ -44,6 +49,9 @@ enum Resolved<'a> {
     Nothing(#[expect(dead_code, reason = "held until the answer has its place")] Locked<'a>),
 }
 
+/// Children of a directory as they were a moment before it was locked, by name.
+type Hints = HashMap<Vec<u8>, Child>;
+
 impl Answers {
     /// Answers in frames with this codec.
     pub fn new(passthrough: Arc<Passthrough>, codec: Codec) -> Answers {
@@ -55,15 +63,53 @@ impl Answers {
     }
 
     fn try_answer(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>)) -> Result<()> {
-        let tree = self.commit().order().shared();
-        let resolved = self.resolve(&tree, &want.path)?;
-        let answers = match (&resolved, &want.what) {
-            (Resolved::Nothing(_), _) => vec![(Found::Gone, Vec::new())],
-            (Resolved::Object(dir), Wanted::Listing) => self.listing(dir)?,
-            (Resolved::Object(found), Wanted::Object { offset, hashes }) => {
-                vec![self.object(found, *offset, hashes)?]
+        match &want.what {
+            Wanted::Listing => self.answer_listing(want, place),
+            Wanted::Object { offset, hashes } => {
+                let tree = self.commit().order().shared();
+                let resolved = self.resolve(&tree, &want.path)?;
+                let answer = match &resolved {
+                    Resolved::Nothing(_) => (Found::Gone, Vec::new()),
+                    Resolved::Object(found) => self.object(found, *offset, hashes)?,
+                };
+                self.tell(want, vec![answer], place)
             }
-        };
+        }
+    }
+
+    /// The children of a large directory are read without a lock, and then its names once more with it: to
+    /// read 100,000 takes a third of a second, and nobody could change anything there, or rename a
+    /// directory anywhere, for so long.
+    fn answer_listing(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>)) -> Result<()> {
+        let mut hints = None;
+        loop {
+            let tree = self.commit().order().shared();
+            let resolved = self.resolve(&tree, &want.path)?;
+            let answers = match &resolved {
+                Resolved::Object(dir) if object::file_type(&dir.stat) == libc::S_IFDIR => {
+                    let names = object::list(dir.fd.as_fd())?;
+                    if names.len() > CHILDREN_LOCKED_MAX && hints.is_none() {
+                        let (fd, stat) = (rustix::io::fcntl_dupfd_cloexec(&dir.fd, 0)?, dir.stat);
+                        drop(resolved);
+                        drop(tree);
+                        hints = Some(self::hints(fd.as_fd(), &stat, names));
+                        continue;
+                    }
+                    listing(dir, names, hints.unwrap_or_default())?
+                }
+                Resolved::Object(_) | Resolved::Nothing(_) => vec![(Found::Gone, Vec::new())],
+            };
+            return self.tell(want, answers, place);
+        }
+    }
+
+    /// Hands over what was found; the locks below which it was found are held.
+    fn tell(
+        &self,
+        want: &Want,
+        answers: Vec<(Found, Vec<u8>)>,
+        place: &dyn Fn(Lsn, Vec<Frame>),
+    ) -> Result<()> {
         let as_of = self.commit().log().head();
         let frames = answers.into_iter().map(|(found, bulk)| {
             let answer = Answer { id: want.id, path: want.path.clone(), found };
@@ -80,7 +126,7 @@ impl Answers {
     /// object itself can until it is locked, so we look again.
     fn resolve<'a>(&self, tree: &'a TreeShared<'a>, path: &TreePath) -> Result<Resolved<'a>> {
         loop {
-            let mut at = object::reopen(self.passthrough.root(), OFlags::PATH | OFlags::DIRECTORY)?;
+            let mut at = rustix::io::fcntl_dupfd_cloexec(self.passthrough.root(), 0)?;
             let mut above: Option<(OwnedFd, &[u8])> = None;
             let mut missing = false;
             for name in path.components() {
@@ -113,60 +159,16 @@ impl Answers {
         }
     }
 
-    /// A directory in parts; all of it is read before any is sent.
-    fn listing(&self, dir: &Locked<'_>) -> Result<Vec<(Found, Vec<u8>)>> {
-        if object::file_type(&dir.stat) != libc::S_IFDIR {
-            return Ok(vec![(Found::Gone, Vec::new())]);
-        }
-        let meta = object::meta(dir.fd.as_fd(), &dir.stat)?;
-        let mut names = object::list_names(dir.fd.as_fd())?;
-        names.sort_unstable();
-        let mut parts = vec![Vec::new()];
-        let mut bytes = 0;
-        for name in names {
-            let Some(child) = self.child(dir, name)? else { continue };
-            let child_bytes = encoded_bytes(&child);
-            if bytes + child_bytes > LISTING_PART_BYTES && bytes > 0 {
-                parts.push(Vec::new());
-                bytes = 0;
-            }
-            bytes += child_bytes;
-            if let Some(part) = parts.last_mut() {
-                part.push(child);
-            }
-        }
-        let last = parts.len() - 1;
-        let part = |(number, children)| {
-            (Found::Listing { meta: meta.clone(), children, last: number == last }, Vec::new())
-        };
-        Ok(parts.into_iter().enumerate().map(part).collect())
-    }
-
-    /// One name of a locked directory; None for what lies on another file system.
-    fn child(&self, dir: &Locked<'_>, name: Vec<u8>) -> Result<Option<Child>> {
-        let fd = match object::open_path(dir.fd.as_fd(), &name) {
-            Err(Errno::XDEV) => return Ok(None),
-            fd => fd?,
-        };
-        let stat = object::stat(fd.as_fd())?;
-        let name = Name::new(name).map_err(|_| Errno::NAMETOOLONG)?;
-        if !same_device(&stat, &dir.stat) {
-            return Ok(None);
-        }
-        let mut meta = object::meta(fd.as_fd(), &stat)?;
-        if xattr_bytes(&meta) > LISTING_PART_BYTES {
-            meta.xattrs.clear(); // only a hint: the difference makes a want
-        }
-        Ok(Some(Child { name, ino: stat.stx_ino, links: stat.stx_nlink.into(), meta }))
-    }
-
     fn object(&self, found: &Locked<'_>, offset: u64, hashes: &[[u8; 32]]) -> Result<(Found, Vec<u8>)> {
-        let meta: Meta = object::meta(found.fd.as_fd(), &found.stat)?;
         let (ino, links) = (found.stat.stx_ino, found.stat.stx_nlink.into());
         let mut bulk = Vec::new();
         let mut stretches = Vec::new();
-        if object::file_type(&found.stat) == libc::S_IFREG && offset < meta.size {
-            let file = open_content(found.fd.as_fd())?;
+        let is_file = object::file_type(&found.stat) == libc::S_IFREG;
+        let file =
+            if is_file && offset < found.stat.stx_size { Some(open_content(&found.fd)?) } else { None };
+        // An open file tells its xattrs at a fraction of the cost.
+        let meta = object::meta(file.as_ref().unwrap_or(&found.fd).as_fd(), &found.stat)?;
+        if let Some(file) = &file {
             let end = meta.size.min(offset + blocks_beside(&meta)? * BLOCK_BYTES);
             let mut at = offset;
             for number in 0.. {
@@ -174,7 +176,7 @@ impl Answers {
                     break;
                 }
                 let block_end = end.min(at + BLOCK_BYTES);
-                read_block(&file, at, block_end, hashes.get(number), &mut stretches, &mut bulk)?;
+                read_block(file, at, block_end, hashes.get(number), &mut stretches, &mut bulk)?;
                 at = block_end;
             }
         }
@@ -188,6 +190,78 @@ impl Answerer for Answers {
     }
 }
 
+/// A directory in parts; all of it is read before any is sent.
+fn listing(dir: &Locked<'_>, mut names: Vec<Listed>, mut hints: Hints) -> Result<Vec<(Found, Vec<u8>)>> {
+    let meta = object::meta(dir.fd.as_fd(), &dir.stat)?;
+    names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let mut parts = vec![Vec::new()];
+    let mut bytes = 0;
+    for listed in names {
+        let child = match hints.remove(&listed.name).filter(|hint| is_of(hint, &listed)) {
+            Some(hint) => hint,
+            None => match child(dir.fd.as_fd(), &dir.stat, listed.name)? {
+                Some(child) => child,
+                None => continue,
+            },
+        };
+        let child_bytes = encoded_bytes(&child);
+        if bytes + child_bytes > LISTING_PART_BYTES && bytes > 0 {
+            parts.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += child_bytes;
+        if let Some(part) = parts.last_mut() {
+            part.push(child);
+        }
+    }
+    let last = parts.len() - 1;
+    let part = |(number, children)| {
+        (Found::Listing { meta: meta.clone(), children, last: number == last }, Vec::new())
+    };
+    Ok(parts.into_iter().enumerate().map(part).collect())
+}
+
+/// Reads children without a lock, for [`listing`] to use where they are still the same objects.
+///
+/// What is exact in a listing - names, types, inode numbers - is compared once more below the lock. All else
+/// may be older than the answer: the slave asked before it was read, so each record that changed the
+/// child since stands in the stream before the answer. Where the slave could apply it, its object differs
+/// from what is told here or is right; where not, the name counts as touched. Either way the
+/// child is wanted on its own. A symlink's target and a device's number make no such want: those are read
+/// below the lock always.
+fn hints(dir: BorrowedFd<'_>, stat: &Statx, names: Vec<Listed>) -> Hints {
+    let seen = names.into_iter().filter_map(|listed| child(dir, stat, listed.name).ok().flatten());
+    seen.map(|child| (child.name.as_bytes().to_vec(), child)).collect()
+}
+
+/// True if the hint is about the object that stands there now.
+fn is_of(hint: &Child, listed: &Listed) -> bool {
+    let file_type = match hint.meta.kind {
+        Kind::File => libc::S_IFREG,
+        Kind::Directory => libc::S_IFDIR,
+        Kind::Fifo => libc::S_IFIFO,
+        Kind::Socket => libc::S_IFSOCK,
+        Kind::Symlink(_) | Kind::Char(_) | Kind::Block(_) => return false,
+    };
+    (hint.ino, file_type) == (listed.ino, listed.file_type)
+}
+
+/// One name of a directory; None for what lies on another file system.
+fn child(dir: BorrowedFd<'_>, dir_stat: &Statx, name: Vec<u8>) -> Result<Option<Child>> {
+    let (stat, mut meta) = match object::look_at(dir, &name) {
+        Err(Errno::XDEV) => return Ok(None),
+        seen => seen?,
+    };
+    let name = Name::new(name).map_err(|_| Errno::NAMETOOLONG)?;
+    if !same_device(&stat, dir_stat) {
+        return Ok(None);
+    }
+    if xattr_bytes(&meta) > LISTING_PART_BYTES {
+        meta.xattrs.clear(); // only a hint: the difference makes a want
+    }
+    Ok(Some(Child { name, ino: stat.stx_ino, links: stat.stx_nlink.into(), meta }))
+}
+
 fn lock<'a>(tree: &'a TreeShared<'a>, fd: OwnedFd) -> Result<Locked<'a>> {
     let lock = tree.reading(object::stat(fd.as_fd())?.stx_ino);
     let stat = object::stat(fd.as_fd())?;
@@ -198,9 +272,9 @@ fn same_device(a: &Statx, b: &Statx) -> bool {
     object::device(a) == object::device(b)
 }
 
-fn open_content(path_fd: BorrowedFd<'_>) -> Result<OwnedFd> {
-    match object::reopen(path_fd, OFlags::RDONLY | OFlags::NOATIME) {
-        Err(Errno::PERM) => object::reopen(path_fd, OFlags::RDONLY),
+fn open_content(path_fd: &OwnedFd) -> Result<OwnedFd> {
+    match object::reopen(path_fd.as_fd(), OFlags::RDONLY | OFlags::NOATIME) {
+        Err(Errno::PERM) => object::reopen(path_fd.as_fd(), OFlags::RDONLY),
         file => file,
     }
 }
@@ -273,7 +347,7 @@ fn read_range(file: &OwnedFd, start: u64, end: u64) -> Result<Vec<u8>> {
 
 fn encoded_bytes(child: &Child) -> usize {
     let target = match &child.meta.kind {
-        tdfs_wire::object::Kind::Symlink(target) => target.len(),
+        Kind::Symlink(target) => target.len(),
         _ => 0,
     };
     child.name.as_bytes().len() + target + xattr_bytes(&child.meta) + 100
@@ -288,3 +362,6 @@ fn blocks_beside(meta: &Meta) -> Result<u64> {
 fn xattr_bytes(meta: &Meta) -> usize {
     meta.xattrs.iter().map(|xattr| xattr.name.as_bytes().len() + xattr.value.len() + 16).sum()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Tests of framed connections.
 
-use super::{FrameReader, FrameWriter, LinkError};
+use super::{FrameReader, FrameSender, FrameWriter, GATHERED_BYTES_MAX, LinkError};
+use std::sync::Arc;
 use std::time::Duration;
 use tdfs_wire::frame::{Codec, FrameError};
 use tdfs_wire::{Frame, frame::FrameKind};
@@ -38,6 +39,29 @@ fn frames_arrive_whole_and_in_order_through_a_narrow_pipe() {
         }
         assert!(matches!(reader.read().await, Err(LinkError::Closed)));
         sent.await.unwrap();
+    });
+}
+
+#[test]
+fn frames_that_are_ready_at_once_go_out_together_and_in_order() {
+    run(async {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let mut sender = FrameSender::new(ours);
+        let lens = [0, 3, 0, 100];
+        for len in lens {
+            assert!(sender.has_room());
+            sender.start(Arc::new(frame(len)));
+        }
+        sender.done().await.unwrap();
+        let large = Frame::new(FrameKind::Message, Codec::Stored, vec![7; GATHERED_BYTES_MAX]);
+        sender.start(Arc::new(large));
+        assert!(!sender.has_room());
+        drop(sender);
+        let mut reader = FrameReader::new(theirs);
+        for len in lens {
+            assert_eq!(reader.read().await.unwrap().1.len(), len);
+        }
+        assert!(matches!(reader.read().await, Err(LinkError::Closed)), "a write that nobody waited for");
     });
 }
 

@@ -53,3 +53,31 @@ fn attributes_are_set_and_read_back() {
     remove_xattr(file.as_fd(), b"user.long").unwrap();
     assert_eq!(xattrs(file.as_fd()).unwrap(), []);
 }
+
+#[test]
+fn looking_by_name_tells_what_opening_tells() {
+    let (dir, fd) = root();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("d")).unwrap();
+    fs::write(at("f"), "content").unwrap();
+    std::os::unix::fs::symlink("f", at("l")).unwrap();
+    rustix::fs::mknodat(&fd, "pipe", FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("mkfifo");
+    let file = open_path(fd.as_fd(), b"f").unwrap();
+    set_xattr(file.as_fd(), b"user.long", &[7; 1000], XattrFlags::empty()).unwrap();
+    for listed in list(fd.as_fd()).unwrap() {
+        let opened = open_path(fd.as_fd(), &listed.name).unwrap();
+        let stat = stat(opened.as_fd()).unwrap();
+        let (seen, seen_meta) = look_at(fd.as_fd(), &listed.name).unwrap();
+        assert_eq!(seen_meta, meta(opened.as_fd(), &stat).unwrap());
+        assert_eq!((seen.stx_ino, file_type(&seen)), (stat.stx_ino, file_type(&stat)));
+        assert_eq!((listed.ino, listed.file_type), (stat.stx_ino, file_type(&stat)));
+    }
+    assert_eq!(look_at(fd.as_fd(), b"f").unwrap().1.xattrs[0].value.len(), 1000);
+    assert_eq!(look_at(fd.as_fd(), b"missing").unwrap_err(), Errno::NOENT);
+}
+
+#[test]
+fn looking_by_name_does_not_enter_what_is_mounted() {
+    let proc = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("open /");
+    assert_eq!(look_at(proc.as_fd(), b"proc").unwrap_err(), Errno::XDEV);
+}

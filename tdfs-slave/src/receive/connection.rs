@@ -107,7 +107,13 @@ impl<'a> Connection<'a> {
                     self.deliver();
                 }
                 Output::Send(message) => match message.frame() {
-                    Ok(frame) => self.sender.start(Arc::new(frame)),
+                    Ok(frame) => {
+                        self.sender.start(Arc::new(frame));
+                        // While streaming only: a last message is to be on its way before all ends.
+                        if self.session.is_streaming() && self.sender.has_room() {
+                            self.tell(Input::Writable);
+                        }
+                    }
                     Err(e) => {
                         tracing::error!("make a message for {}: {e}", self.peer.name);
                         return true;

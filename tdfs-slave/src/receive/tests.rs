@@ -67,7 +67,7 @@ impl Replay for Replica {
         memory.applied = record.lsn;
         Ok(())
     }
-    fn answer(&mut self, _: Lsn, _: Answer, _: &[u8]) -> Result<(), Stall> {
+    fn answer(&mut self, _: Lsn, _: &Answer, _: &[u8]) -> Result<(), Stall> {
         Ok(())
     }
     fn wants(&mut self) -> Vec<Want> {

@@ -44,7 +44,10 @@ pub(super) fn run(shared: &Shared, replay: Box<dyn Replay>) -> Box<dyn Replay> {
                     player.idle();
                     idle_at = Instant::now();
                 }
-                player.tell(&lane, Vec::new());
+                // With more to come at once, whoever is told would be woken for each item.
+                if shared.is_empty() || player.told_at.elapsed() >= TELL_INTERVAL {
+                    player.tell(&lane, Vec::new());
+                }
             }
             Next::Taken(reply) => {
                 (player.stalled, player.begun) = (None, false);
@@ -106,7 +109,7 @@ impl Player<'_> {
                     Ok(parsed) => parsed,
                     Err(e) => return self.fault(lane, e.to_string()),
                 };
-                self.until_done(lane, |replay| replay.answer(*as_of, answer.clone(), bulk));
+                self.until_done(lane, |replay| replay.answer(*as_of, &answer, bulk));
                 self.tell_wants(lane);
             }
             Item::Lost(lost) => {

@@ -18,8 +18,9 @@ use tdfs_wire::TreePath;
 
 /// Most path fds of directories that are kept.
 pub const DIRS_MAX: usize = 256;
-/// Most open files that are kept.
-pub const FILES_MAX: usize = 64;
+/// Most open files that are kept: the files of so many directories as a resync lists at once, 16 in each, stay
+/// open from their making until they are filled.
+pub const FILES_MAX: usize = 512;
 
 /// The root of a replica with the objects below it that were used last.
 ///

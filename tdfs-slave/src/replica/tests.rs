@@ -74,7 +74,7 @@ impl Scene {
             }
             for want in wants {
                 let (answer, bulk) = self.answer(&want);
-                replica.answer(Lsn::new(self.lsn), answer, &bulk).unwrap();
+                replica.answer(Lsn::new(self.lsn), &answer, &bulk).unwrap();
             }
         }
     }

@@ -8,8 +8,9 @@ use super::stock::{Standing, Stock};
 use crate::replay::{
     Failure, Lack, Lacks, Step, Target, Trouble, at, set_mode, set_owner, set_xattr, with_access,
 };
-use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, SeekFrom};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, SeekFrom, Statx};
 use rustix::io::{Errno, Result as SysResult};
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -49,16 +50,21 @@ impl Stock for Disk<'_> {
     }
 
     fn look(&mut self, path: &TreePath) -> Result<Option<Standing>, Failure> {
-        opening(self.target, &parent_of(path), |target| match target.object(path) {
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            object => standing(object.map_err(stop("look at", path))?.as_fd())
-                .map(Some)
-                .map_err(stop("look at", path)),
+        reaching(self.target, path, |target| {
+            let seen = match target.parent(path) {
+                _ if path.is_root() => standing(target.root()),
+                Ok((dir, name)) => object::look_at(dir.as_fd(), name).map(stands),
+                Err(errno) => Err(errno),
+            };
+            match seen {
+                Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+                seen => seen.map(Some).map_err(stop("look at", path)),
+            }
         })
     }
 
     fn create(&mut self, path: &TreePath, kind: &Kind) -> Result<(), Failure> {
-        let made = opening(self.target, &parent_of(path), |target| create(target, path, kind));
+        let made = reaching(self.target, path, |target| create(target, path, kind));
         if let Err(Failure::NotCarried(trouble)) = &made {
             let is_device = matches!(kind, Kind::Char(_) | Kind::Block(_));
             self.lacks.note(if is_device { Lack::Device } else { Lack::Special }, trouble);
@@ -68,7 +74,7 @@ impl Stock for Disk<'_> {
 
     fn remove(&mut self, path: &TreePath) -> Result<(), Failure> {
         self.target.drop_at_or_below(path);
-        opening(self.target, &parent_of(path), |target| {
+        reaching(self.target, path, |target| {
             let (parent, name) = match target.parent(path) {
                 Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
                 parent => parent.map_err(stop("reach the directory of", path))?,
@@ -107,20 +113,24 @@ impl Stock for Disk<'_> {
     }
 
     fn dress(&mut self, path: &TreePath, meta: &Meta) -> Result<bool, Failure> {
-        let mut changed = false;
-        let here = self.look(path)?.ok_or_else(|| Failure::diverged("find", path, Errno::NOENT))?.meta;
-        if meta.kind == Kind::File && here.size != meta.size {
-            changed = true;
+        let look = |target: &mut Target| match target.attributes(path) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(Failure::diverged("find", path, Errno::NOENT)),
+            fd => standing(fd.map_err(stop("reach", path))?.as_fd()).map_err(stop("look at", path)),
+        };
+        let mut here = reaching(self.target, path, look)?.meta;
+        let resized = meta.kind == Kind::File && here.size != meta.size;
+        if resized {
             opening(self.target, path, |target| {
                 let file = target.file(path).map_err(stop("open", path))?;
                 rustix::fs::ftruncate(&file, meta.size).map_err(at(Step::Content, "truncate", path))
             })?;
-        }
-        if self.equal(&here, meta) && !changed {
+            // It can have taken capabilities with it.
+            here = reaching(self.target, path, look)?.meta;
+        } else if self.equal(&here, meta) {
             return Ok(false);
         }
         let lacks = &mut *self.lacks;
-        opening(self.target, &parent_of(path), |target| dress(target, lacks, path, meta))?;
+        reaching(self.target, path, |target| dress(target, lacks, path, (&here, meta)))?;
         Ok(true)
     }
 
@@ -144,8 +154,16 @@ impl Stock for Disk<'_> {
     }
 
     fn hashes(&mut self, path: &TreePath, offset: u64) -> Result<Vec<[u8; 32]>, Failure> {
-        let empty =
-            self.look(path)?.is_none_or(|here| here.meta.kind != Kind::File || here.meta.size <= offset);
+        let stat = |target: &mut Target| match target.parent(path) {
+            Err(errno) => Err(errno),
+            Ok((dir, name)) => object::stat_at(dir.as_fd(), name),
+        };
+        let empty = reaching(self.target, path, |target| match stat(target) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::INVAL) => Ok(true),
+            stat => stat
+                .map(|stat| object::file_type(&stat) != libc::S_IFREG || stat.stx_size <= offset)
+                .map_err(stop("look at", path)),
+        })?;
         if empty {
             return Ok(Vec::new());
         }
@@ -232,6 +250,15 @@ fn opening<T>(
     with_access(target, || vec![path.clone()], act)
 }
 
+/// As [`opening`], the way to `path` only: for what does not need the object itself open.
+fn reaching<T>(
+    target: &mut Target,
+    path: &TreePath,
+    act: impl FnMut(&mut Target) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    with_access(target, || vec![parent_of(path)], act)
+}
+
 /// As [`at`], but what is mounted in the replica is not the slave's to remove: a human has to look.
 fn stop(doing: &'static str, path: &TreePath) -> impl Fn(Errno) -> Failure {
     move |errno| match errno {
@@ -250,9 +277,13 @@ fn mtime_of(fd: BorrowedFd<'_>) -> SysResult<Time> {
 
 fn standing(fd: BorrowedFd<'_>) -> SysResult<Standing> {
     let stat = object::stat(fd)?;
-    let changed = Time { sec: stat.stx_ctime.tv_sec, nsec: stat.stx_ctime.tv_nsec };
     let meta = object::meta(fd, &stat)?;
-    Ok(Standing { meta, ino: stat.stx_ino, links: u64::from(stat.stx_nlink), changed })
+    Ok(stands((stat, meta)))
+}
+
+fn stands((stat, meta): (Statx, Meta)) -> Standing {
+    let changed = Time { sec: stat.stx_ctime.tv_sec, nsec: stat.stx_ctime.tv_nsec };
+    Standing { meta, ino: stat.stx_ino, links: u64::from(stat.stx_nlink), changed }
 }
 
 /// Does `act` in the directory that holds `path`, and puts back the mtime that it had.
@@ -297,16 +328,21 @@ fn create(target: &mut Target, path: &TreePath, kind: &Kind) -> Result<(), Failu
     made.map_err(at(Step::Node, "make", path))
 }
 
-/// Owner, xattrs, mode, and last the mtime.
-fn dress(target: &mut Target, lacks: &mut Lacks, path: &TreePath, meta: &Meta) -> Result<(), Failure> {
+/// Owner, xattrs, mode, and last the mtime, of an object that stands as `before`.
+fn dress(
+    target: &mut Target,
+    lacks: &mut Lacks,
+    path: &TreePath,
+    (before, meta): (&Meta, &Meta),
+) -> Result<(), Failure> {
     let fd = target.attributes(path).map_err(stop("reach", path))?;
     let fd = fd.as_fd();
-    let before = standing(fd).map_err(stop("look at", path))?.meta;
+    let mut here = Cow::Borrowed(&before.xattrs);
     if (before.uid, before.gid) != (meta.uid, meta.gid) {
         set_owner(lacks, fd, path, (meta.uid, meta.gid))?;
+        // chown(2) can have taken some.
+        here = Cow::Owned(object::xattrs(fd).map_err(stop("list the xattrs of", path))?);
     }
-    // chown(2) and writing can have taken some.
-    let here = object::xattrs(fd).map_err(stop("list the xattrs of", path))?;
     for extra in here.iter().filter(|here| meta.xattrs.iter().all(|there| there.name != here.name)) {
         match object::remove_xattr(fd, extra.name.as_bytes()) {
             Ok(()) | Err(Errno::NODATA) => {}

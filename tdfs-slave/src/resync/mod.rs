@@ -24,6 +24,7 @@ pub use disk::Disk;
 use crate::replay::{Failure, Trouble};
 use frontier::{Fill, Frontier, Mark, Need, NodeId};
 use rustix::io::Errno;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use stock::Stock;
 use tdfs_wire::answer::{Answer, Found, Want, Wanted};
@@ -275,6 +276,10 @@ impl Resync {
             self.settle(stock)?;
         }
         let mut wants = Vec::new();
+        // Asked in bursts: what comes together is answered, sent and taken together.
+        if self.on_the_way.len() > WANTS_MAX / 2 {
+            return Ok(wants);
+        }
         while !self.held && self.on_the_way.len() < WANTS_MAX {
             let Some(node) = self.frontier.next() else { break };
             match self.want_for(stock, node) {
@@ -401,8 +406,10 @@ impl Resync {
                     self.parts.children.extend_from_slice(children);
                     return Ok(());
                 }
-                let mut all = self.parts.children.clone();
-                all.extend_from_slice(children);
+                let all = match &self.parts.children[..] {
+                    [] => Cow::Borrowed(&children[..]),
+                    before => Cow::Owned([before, children].concat()),
+                };
                 self.make_directory_equal(stock, node, &answer.path, (meta, &all))?;
                 self.parts = Parts::default();
                 Ok(())

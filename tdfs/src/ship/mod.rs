@@ -119,7 +119,7 @@ struct Outlet {
     /// Something is in the log or in the inbox.
     wake: Notify,
     inbox: Mutex<VecDeque<Parcel>>,
-    /// Wants that are being answered.
+    /// Threads that are answering wants.
     answering: AtomicUsize,
     /// Bytes of answers that were made, as they go over the wire.
     answer_bytes: AtomicU64,

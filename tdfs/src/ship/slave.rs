@@ -7,6 +7,7 @@ use super::frames::last;
 use super::lacking::Lacking;
 use super::verify::Verify;
 use super::{Answerer, Connecting, Outlet, Parcel, Shared, SlaveAddress, progress};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -23,8 +24,12 @@ use tokio::sync::watch;
 
 /// How long a connection may take to be made.
 const DIAL_MAX: Duration = Duration::from_secs(10);
-/// Most wants of one slave that are answered at once.
+/// Most threads that answer wants of one slave.
 const ANSWERING_MAX: usize = 2;
+/// So many are handed to one thread, until their answers have so many bytes: to wake a thread, and then this
+/// task, costs more than a small answer.
+const ANSWERED_TOGETHER_MAX: usize = 8;
+const ANSWERED_TOGETHER_BYTES: usize = 256 * 1024;
 /// After so long an object that could not be read is tried again.
 const UNREADABLE_RETRY: Duration = Duration::from_secs(1);
 /// While so many answers wait to be sent, no further one is made: they cost memory.
@@ -183,6 +188,10 @@ impl Slave {
     fn start(&mut self, frame: Arc<Frame>) {
         if let Link::Open { sender, .. } = &mut self.link {
             sender.start(frame);
+            // While streaming only: a last message is to be on its way before all ends.
+            if sender.has_room() && self.session.is_streaming() {
+                self.tell(Input::Writable);
+            }
         }
     }
 
@@ -231,13 +240,15 @@ impl Slave {
         }
         while self.outlet.answering.load(Ordering::Acquire) < ANSWERING_MAX
             && self.session.answers_waiting() < ANSWERS_WAITING_MAX
-            && let Some((connection, want)) = self.wants.pop_front()
+            && !self.wants.is_empty()
         {
             begun = true;
+            let some = self.wants.len().min(ANSWERED_TOGETHER_MAX);
+            let wants: Vec<(u64, Want)> = self.wants.drain(..some).collect();
             self.outlet.answering.fetch_add(1, Ordering::AcqRel);
             let outlet = Arc::clone(&self.outlet);
             let answerer = Arc::clone(&self.shared.config.answerer);
-            tokio::task::spawn_blocking(move || answer(&*answerer, &outlet, connection, &want));
+            tokio::task::spawn_blocking(move || answer_some(&*answerer, &outlet, wants));
         }
         begun
     }
@@ -412,23 +423,43 @@ impl Slave {
     }
 }
 
-fn answer(answerer: &dyn Answerer, outlet: &Outlet, connection: u64, want: &Want) {
-    let answered = answerer.answer(want, &|as_of, frames: Vec<Frame>| {
-        let bytes: u64 = frames.iter().map(|frame| frame.wire_len() as u64).sum();
-        let compared = match &want.what {
-            Wanted::Object { hashes, .. } => hashes.len() as u64 * BLOCK_BYTES,
-            Wanted::Listing => 0,
-        };
-        outlet.answer_bytes.fetch_add(bytes, Ordering::Relaxed);
-        outlet.resync_cost.fetch_add(bytes.max(compared), Ordering::Relaxed);
+/// Answers wants until their answers are large together; the others come again.
+fn answer_some(answerer: &dyn Answerer, outlet: &Outlet, wants: Vec<(u64, Want)>) {
+    let mut bytes = 0;
+    for (connection, want) in wants {
+        if bytes < ANSWERED_TOGETHER_BYTES {
+            bytes += answer(answerer, outlet, connection, want);
+        } else {
+            outlet.put(Parcel::Again { connection, want });
+        }
+    }
+    outlet.answering.fetch_sub(1, Ordering::AcqRel);
+    outlet.wake.notify_one();
+}
+
+/// How much content the slave has hashed for a want.
+fn compared_bytes(want: &Want) -> u64 {
+    match &want.what {
+        Wanted::Object { hashes, .. } => hashes.len() as u64 * BLOCK_BYTES,
+        Wanted::Listing => 0,
+    }
+}
+
+/// Returns how many bytes the answer has.
+fn answer(answerer: &dyn Answerer, outlet: &Outlet, connection: u64, want: Want) -> usize {
+    let bytes = Cell::new(0);
+    let answered = answerer.answer(&want, &|as_of, frames: Vec<Frame>| {
+        bytes.set(frames.iter().map(Frame::wire_len).sum());
+        let (wire, compared) = (bytes.get() as u64, compared_bytes(&want));
+        outlet.answer_bytes.fetch_add(wire, Ordering::Relaxed);
+        outlet.resync_cost.fetch_add(wire.max(compared), Ordering::Relaxed);
         let frames = frames.into_iter().map(Arc::new).collect();
         outlet.put(Parcel::Answered { connection, as_of, frames });
     });
-    outlet.answering.fetch_sub(1, Ordering::AcqRel);
     if let Err(why) = answered {
-        outlet.put(Parcel::Unreadable { connection, want: want.clone(), why });
+        outlet.put(Parcel::Unreadable { connection, want, why });
     }
-    outlet.wake.notify_one();
+    bytes.get()
 }
 
 async fn dial_network(host: String, port: u16, nodelay: bool) -> io::Result<(ReadHalf, WriteHalf)> {

@@ -126,7 +126,7 @@ impl Replay for Replica {
         Ok(())
     }
 
-    fn answer(&mut self, as_of: Lsn, answer: Answer, _bulk: &[u8]) -> Result<(), Stall> {
+    fn answer(&mut self, as_of: Lsn, answer: &Answer, _bulk: &[u8]) -> Result<(), Stall> {
         let mut memory = self.0.0.lock();
         assert!(as_of <= memory.applied);
         let object = object_of(&answer.path);

@@ -1,0 +1,98 @@
+//! Tests of answers on a temporary directory, without FUSE and without a slave.
+
+use super::*;
+use rustix::fs::{Mode, open};
+use std::cell::RefCell;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+use tdfs_wire::log::{Log, Options};
+use tdfs_wire::{Epoch, Id};
+
+struct Served {
+    dir: tempfile::TempDir,
+    _log: tempfile::TempDir,
+    answers: Answers,
+}
+
+fn serve() -> Served {
+    let (dir, log_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let epoch = Epoch { number: 1, id: Id::default() };
+    let log = Log::create(log_dir.path(), epoch, Options::default()).unwrap();
+    let root = open(dir.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let passthrough = Passthrough::new(root, Commit::new(Arc::new(log))).unwrap();
+    Served { dir, _log: log_dir, answers: Answers::new(Arc::new(passthrough), Codec::Stored) }
+}
+
+fn path_fd(path: &Path) -> OwnedFd {
+    open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
+}
+
+fn children(answers: Vec<Found>) -> Vec<Child> {
+    let parts = answers.into_iter().map(|found| match found {
+        Found::Listing { children, .. } => children,
+        other => panic!("no listing: {other:?}"),
+    });
+    parts.flatten().collect()
+}
+
+/// DESIGN section 7, rule 3: "A listing is exact for names, types and inode numbers."
+#[test]
+fn a_listing_is_exact_whatever_happened_since_its_children_were_read() {
+    let served = serve();
+    let at = |name: &str| served.dir.path().join(name);
+    for name in ["gone", "replaced", "moved", "other-type", "touched", "same"] {
+        fs::write(at(name), name).unwrap();
+    }
+    symlink("old", at("symlink")).unwrap();
+    let dir = path_fd(served.dir.path());
+    let stat = object::stat(dir.as_fd()).unwrap();
+    let hints = {
+        // Nobody may need a lock here: the tree is locked against all others.
+        let _all = served.answers.commit().order().exclusive();
+        hints(dir.as_fd(), &stat, object::list(dir.as_fd()).unwrap())
+    };
+    fs::remove_file(at("gone")).unwrap();
+    fs::write(at("new"), "new").unwrap();
+    fs::rename(at("new"), at("replaced")).unwrap();
+    fs::rename(at("moved"), at("moved-here")).unwrap();
+    fs::remove_file(at("other-type")).unwrap();
+    fs::create_dir(at("other-type")).unwrap();
+    fs::write(at("touched"), "longer than before").unwrap();
+    fs::remove_file(at("symlink")).unwrap();
+    symlink("new", at("symlink")).unwrap();
+    fs::write(at("added"), "").unwrap();
+
+    let tree = served.answers.commit().order().shared();
+    let locked = lock(&tree, dir).unwrap();
+    let names = object::list(locked.fd.as_fd()).unwrap();
+    let told = listing(&locked, names, hints).unwrap();
+    let told = children(told.into_iter().map(|(found, _)| found).collect());
+    let names: Vec<&[u8]> = told.iter().map(|child| child.name.as_bytes()).collect();
+    let there = ["added", "moved-here", "other-type", "replaced", "same", "symlink", "touched"];
+    assert_eq!(names, there.map(str::as_bytes));
+    for (child, name) in told.iter().zip(there) {
+        assert_eq!(child.ino, fs::symlink_metadata(at(name)).unwrap().ino(), "{name}");
+    }
+    assert_eq!(told[2].meta.kind, Kind::Directory);
+    assert_eq!(told[5].meta.kind, Kind::Symlink(b"new".to_vec()));
+    assert_eq!((told[3].meta.size, told[4].meta.size), (3, 4));
+}
+
+#[test]
+fn a_large_directory_is_told_whole_and_sorted() {
+    let served = serve();
+    let count = CHILDREN_LOCKED_MAX + 1;
+    for number in 0..count {
+        fs::write(served.dir.path().join(format!("{number:06}")), "").unwrap();
+    }
+    let want = Want { id: 1, path: TreePath::root(), what: Wanted::Listing };
+    let told = RefCell::new(Vec::new());
+    let place = |_, frames: Vec<Frame>| {
+        told.borrow_mut().extend(frames.iter().map(|frame| Answer::parse(frame.payload()).unwrap().0.found));
+    };
+    served.answers.try_answer(&want, &place).unwrap();
+    let told = children(told.into_inner());
+    assert_eq!(told.len(), count);
+    assert!(told.is_sorted_by(|a, b| a.name.as_bytes() < b.name.as_bytes()));
+}
