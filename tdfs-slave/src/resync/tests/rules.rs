@@ -345,6 +345,20 @@ fn copy_from_a_name_that_is_compared_again_wants_the_target() {
     ends_equal(world);
 }
 
+/// Rule 6: a copy takes what its source should have got by a name that is not checked.
+#[test]
+fn copy_from_a_name_whose_other_name_missed_a_record_wants_the_target() {
+    let mut world = twins(&["a", "c/", "d/"]);
+    world.record_both(link("a", "d/b"), &[]);
+    world.record_both(create("c/t"), &[]);
+    world.replica.remove_all(&p("d/b")).unwrap();
+    compared(&mut world, "");
+    compared(&mut world, "c");
+    recorded(&mut world, write("d/b", 0), b"new");
+    recorded(&mut world, copy("a", "c/t", 8), &[]);
+    ends_equal(world);
+}
+
 /// Rule 8: an inode of another object is not given to further names.
 #[test]
 fn moved_over_name_does_not_merge_two_objects() {
