@@ -509,12 +509,8 @@ impl Frontier {
                 Mark::Checked => above.mark == Mark::Checked,
                 Mark::Unchecked(touch) => touch == Touch::No && above.mark != Mark::Checked,
             };
-            if !says_nothing
-                || node.missed
-                || node.need.is_some()
-                || node.group.is_some()
-                || !node.children.is_empty()
-            {
+            let is_needed = node.missed || node.need.is_some() || node.group.is_some();
+            if !says_nothing || is_needed || !node.children.is_empty() {
                 return;
             }
             let name = node.name.clone();
@@ -555,11 +551,11 @@ impl Frontier {
     pub fn leave_group(&mut self, id: NodeId) {
         if let Some(group) = self.get_mut(id).and_then(|node| node.group.take()) {
             let uneven = self.groups.leave(id, group);
-            match uneven {
-                true if self.partial => self.groups.lose_sight(),
+            match (uneven, self.partial) {
+                (true, true) => self.groups.lose_sight(),
                 // Its other names are in groups, or will be compared.
-                true => self.groups.lose(),
-                false => {}
+                (true, false) => self.groups.lose(),
+                (false, _) => {}
             }
         }
     }

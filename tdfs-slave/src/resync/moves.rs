@@ -72,10 +72,10 @@ impl Frontier {
         paths.retain(|path| self.place(path).checked);
         // With something unfinished among what it names, it had to be expected.
         let is_data = !matches!(op, Op::Namespace(_));
+        let in_doubt = |path: &TreePath| self.is_content_in_doubt() || !self.has_all_names(path);
         let expected = paths.len() < op.paths().len()
             || paths.iter().any(|path| self.is_unfinished(path))
-            || (is_data
-                && (self.is_content_in_doubt() || !paths.iter().all(|path| self.has_all_names(path))));
+            || (is_data && paths.iter().any(in_doubt));
         if let Op::Namespace(NamespaceOp::Rename { from, to, .. }) = op
             && [from, to].iter().any(|path| self.place(path).node.is_some())
         {
