@@ -303,6 +303,35 @@ fn a_resync_that_was_not_finished_is_told_after_a_kill() {
     assert!(matches!(replica.standing(), Standing::Equal { .. }));
 }
 
+/// DESIGN section 7, rule 9: the standing is "written before the first change of a resync, ..., cleared only
+/// when nothing is wanted any more".
+#[test]
+fn a_replica_killed_with_wants_pending_is_not_equal() {
+    let mut scene = Scene::new();
+    for name in ["f", "g"] {
+        fs::write(scene.master(name), name).unwrap();
+    }
+    let mut replica = scene.equal();
+    for name in ["f", "g"] {
+        fs::write(scene.replica(name), "tampered").unwrap();
+    }
+    // Before anything is asked, not to speak of changed.
+    scene.apply(&mut replica, Op::Check { paths: vec![p("f"), p("g")] }, b"").unwrap();
+    kill(replica);
+    let mut replica = scene.open();
+    assert!(matches!(replica.standing(), Standing::Resyncing { .. }));
+    replica.begin(FILESYSTEM, &scene.begin(Plan::Resync)).unwrap();
+    assert_eq!(replica.wants().len(), 1, "the root");
+    replica.idle();
+    kill(replica);
+    let mut replica = scene.open();
+    assert!(matches!(replica.standing(), Standing::Resyncing { .. }), "a want is not answered");
+    replica.begin(FILESYSTEM, &scene.begin(Plan::Resync)).unwrap();
+    scene.answer_all(&mut replica);
+    assert!(matches!(replica.standing(), Standing::Equal { .. }));
+    assert_eq!(fs::read(scene.replica("g")).unwrap(), b"g");
+}
+
 #[test]
 fn an_os_crash_makes_the_replica_be_compared() {
     let mut scene = Scene::new();

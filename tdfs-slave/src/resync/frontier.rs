@@ -107,6 +107,8 @@ pub struct Frontier {
     needs: u64,
     bytes_left: u64,
     touched: usize,
+    /// How many nodes are marked so.
+    missed: usize,
     overflown: bool,
     /// True while objects count as equal that were never compared: an object may have names among them.
     partial: bool,
@@ -128,6 +130,7 @@ impl Frontier {
             needs: 0,
             bytes_left: 0,
             touched: 0,
+            missed: 0,
             overflown: false,
             partial: checked,
             groups: Groups::default(),
@@ -327,9 +330,14 @@ impl Frontier {
 
     /// Records by this name never came, or it was compared since.
     pub fn set_missed(&mut self, id: NodeId, missed: bool) {
-        if let Some(node) = self.get_mut(id) {
-            node.missed = missed;
-        }
+        let Some(node) = self.get_mut(id) else { return };
+        let before = std::mem::replace(&mut node.missed, missed);
+        self.missed = self.missed + usize::from(missed) - usize::from(before);
+    }
+
+    /// True if the content of any object, by whatever name, may not be what records expect.
+    pub fn is_content_in_doubt(&self) -> bool {
+        self.missed > 0 || self.groups.is_unseen()
     }
 
     /// What the node, and what is below it, missed was done to no other name.
@@ -454,6 +462,7 @@ impl Frontier {
             }
             self.set_need(id, None);
             self.set_mark(id, Mark::Checked);
+            self.set_missed(id, false);
             self.leave_group(id);
             self.release(id);
         }
@@ -500,7 +509,8 @@ impl Frontier {
                 Mark::Checked => above.mark == Mark::Checked,
                 Mark::Unchecked(touch) => touch == Touch::No && above.mark != Mark::Checked,
             };
-            if !says_nothing || node.need.is_some() || node.group.is_some() || !node.children.is_empty() {
+            let is_needed = node.missed || node.need.is_some() || node.group.is_some();
+            if !says_nothing || is_needed || !node.children.is_empty() {
                 return;
             }
             let name = node.name.clone();
@@ -541,11 +551,11 @@ impl Frontier {
     pub fn leave_group(&mut self, id: NodeId) {
         if let Some(group) = self.get_mut(id).and_then(|node| node.group.take()) {
             let uneven = self.groups.leave(id, group);
-            match uneven {
-                true if self.partial => self.groups.lose_sight(),
+            match (uneven, self.partial) {
+                (true, true) => self.groups.lose_sight(),
                 // Its other names are in groups, or will be compared.
-                true => self.groups.lose(),
-                false => {}
+                (true, false) => self.groups.lose(),
+                (false, _) => {}
             }
         }
     }

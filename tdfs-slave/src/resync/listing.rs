@@ -82,6 +82,7 @@ impl Resync {
         for (name, decision) in dirs.into_iter().chain(others) {
             self.enter(dir, name, decision);
         }
+        self.frontier.set_missed(dir, false);
         self.frontier.prune(dir);
         Ok(())
     }
@@ -118,6 +119,9 @@ impl Resync {
             if !told.contains(name.as_bytes())
                 && let Ok(extra) = path.join(name.as_bytes())
             {
+                if self.frontier.is_missed(dir) {
+                    self.part_missed(stock, &extra)?;
+                }
                 self.remove(stock, &extra)?;
                 self.progress.differences += 1;
             }
@@ -156,6 +160,8 @@ impl Resync {
         Ok(match made {
             Made::Created | Made::Split => fill,
             _ if touched || wanted || self.is_distrusted(&here) => fill,
+            // By another name a later record may have set the mtime of what missed an earlier one.
+            _ if self.frontier.is_missed(dir) && (child.links > 1 || here.links > 1) => fill,
             // Another name of it is being compared, and with it the inode.
             Made::Linked if self.frontier.is_filling(node) => Decision::Equal,
             _ if stock.equal(&here.meta, &child.meta) => Decision::Equal,
@@ -213,6 +219,9 @@ impl Resync {
 
     fn enter(&mut self, dir: NodeId, name: &[u8], decision: Decision) {
         let id = self.frontier.ensure_child(dir, name);
+        if self.frontier.is_missed(dir) && matches!(decision, Decision::Dive | Decision::Fill { .. }) {
+            self.frontier.set_missed(id, true);
+        }
         match decision {
             Decision::Keep => self.frontier.prune(id),
             Decision::Meta => self.frontier.need_meta(id),
@@ -348,14 +357,20 @@ impl Resync {
         here: &Standing,
     ) -> Result<(), Failure> {
         match self.frontier.mark(node) {
-            _ if self.frontier.is_missed(node) => match self.stands_alone(stock, path)? {
-                false if self.frontier.is_partial() => self.frontier.groups.lose_sight(),
-                _ => self.frontier.groups.lose(),
-            },
+            _ if self.frontier.is_missed(node) => self.part_missed(stock, path)?,
             _ if here.links < 2 => {}
             Mark::Checked => {}
             Mark::Unchecked(Touch::Doubted) => self.frontier.groups.lose_sight(),
             Mark::Unchecked(_) => self.frontier.groups.lose(),
+        }
+        Ok(())
+    }
+
+    /// What stands at `path` missed records and goes: other names of it may have missed them, too.
+    fn part_missed<S: Stock>(&mut self, stock: &mut S, path: &TreePath) -> Result<(), Failure> {
+        match self.stands_alone(stock, path)? {
+            false if self.frontier.is_partial() => self.frontier.groups.lose_sight(),
+            _ => self.frontier.groups.lose(),
         }
         Ok(())
     }

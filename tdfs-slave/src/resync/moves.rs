@@ -71,7 +71,11 @@ impl Frontier {
         let mut paths: Vec<TreePath> = op.paths().into_iter().cloned().collect();
         paths.retain(|path| self.place(path).checked);
         // With something unfinished among what it names, it had to be expected.
-        let expected = paths.len() < op.paths().len() || paths.iter().any(|path| self.is_unfinished(path));
+        let is_data = !matches!(op, Op::Namespace(_));
+        let in_doubt = |path: &TreePath| self.is_content_in_doubt() || !self.has_all_names(path);
+        let expected = paths.len() < op.paths().len()
+            || paths.iter().any(|path| self.is_unfinished(path))
+            || (is_data && paths.iter().any(in_doubt));
         if let Op::Namespace(NamespaceOp::Rename { from, to, .. }) = op
             && [from, to].iter().any(|path| self.place(path).node.is_some())
         {
@@ -149,6 +153,13 @@ impl Frontier {
             self.is_filling(id) || !self.children(id).is_empty() || self.is_compared_again_later(id)
         };
         place.relisting || own == Some(Need::Listing) || place.node.is_some_and(unfinished)
+    }
+
+    /// True if all names are checked that the object has; where nothing else is known it has one.
+    fn has_all_names(&self, path: &TreePath) -> bool {
+        let group = self.place(path).node.and_then(|id| self.group(id));
+        let group = group.and_then(|group| self.groups.get(group));
+        group.is_none_or(|group| group.links <= group.names.len() as u64)
     }
 
     /// True if a touched name that went may have changed the object.
@@ -266,9 +277,11 @@ impl Frontier {
     }
 
     fn copied(&mut self, from: &TreePath, to: &TreePath) {
-        if from != to && self.is_sound(from) {
+        // By a name that is not checked a record may have missed the object.
+        let sound = self.is_sound(from) && self.has_all_names(from);
+        if from != to && sound {
             self.touched(to, false);
-        } else if self.is_sound(from) {
+        } else if sound {
             // Within one sound file: nothing can be wrong.
         } else if self.place(to).checked {
             self.recompare(to);

@@ -119,15 +119,15 @@ fn damaged_bytes_are_refused() {
 struct Dice(u64);
 
 impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
+    fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % n
+        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % n
     }
 
     fn path(&mut self) -> TreePath {
-        let names: Vec<&str> = (0..=self.below(3)).map(|_| ["a", "b", "c"][self.below(3) as usize]).collect();
+        let names: Vec<&str> = (0..=self.below(3)).map(|_| ["a", "b", "c"][self.below(3)]).collect();
         p(&names.join("/"))
     }
 }
@@ -234,7 +234,7 @@ fn a_slave_that_compares_the_trail_is_equal() {
             apply(&mut master, &op, now);
         }
         let mut slave = master.clone();
-        let bytes_max = if dice.below(3) == 0 { 200 + dice.below(2000) as usize } else { TRAIL_BYTES_MAX };
+        let bytes_max = if dice.below(3) == 0 { 200 + dice.below(2000) } else { TRAIL_BYTES_MAX };
         let (mut trail, mut names) = (Trail::new(bytes_max), Vec::new());
         for _ in 0..dice.below(40) {
             now += 1;

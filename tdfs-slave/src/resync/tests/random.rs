@@ -8,8 +8,8 @@ use crate::resync::Resync;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Each kind runs so many.
-const SEEDS: u64 = 2_500;
+/// Each of the five kinds runs so many.
+const SEEDS: u64 = 2_000;
 /// So many records change the master while an exchange runs.
 pub const CHANGES: u64 = 200;
 
@@ -185,7 +185,10 @@ fn records_are_lost_for_an_equal_replica() {
         world.assert_untouched();
         world.coverage
     });
-    println!("{} of {} overflows made the whole tree be compared", widened.get(), overflows.get());
+    // The model's users make more hard links than most: what went by one name is looked for by others.
+    let (widened, overflows) = (widened.get(), overflows.get());
+    println!("{widened} of {overflows} overflows made the whole tree be compared");
+    assert!(widened <= overflows / 7, "{widened} of {overflows} overflows made the whole tree be compared");
 }
 
 /// DESIGN section 7: "Equal content is not sent again", and an equal replica is not changed by a check.

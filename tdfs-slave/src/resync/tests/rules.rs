@@ -345,6 +345,20 @@ fn copy_from_a_name_that_is_compared_again_wants_the_target() {
     ends_equal(world);
 }
 
+/// Rule 6: a copy takes what its source should have got by a name that is not checked.
+#[test]
+fn copy_from_a_name_whose_other_name_missed_a_record_wants_the_target() {
+    let mut world = twins(&["a", "c/", "d/"]);
+    world.record_both(link("a", "d/b"), &[]);
+    world.record_both(create("c/t"), &[]);
+    world.replica.remove_all(&p("d/b")).unwrap();
+    compared(&mut world, "");
+    compared(&mut world, "c");
+    recorded(&mut world, write("d/b", 0), b"new");
+    recorded(&mut world, copy("a", "c/t", 8), &[]);
+    ends_equal(world);
+}
+
 /// Rule 8: an inode of another object is not given to further names.
 #[test]
 fn moved_over_name_does_not_merge_two_objects() {
@@ -380,4 +394,81 @@ fn removed_directory_is_forgotten() {
     recorded(&mut world, unlink("d/a"), &[]);
     recorded(&mut world, rmdir("d"), &[]);
     ends_equal(world);
+}
+
+/// An equal replica of which nothing is wanted.
+fn equal(names: &[&str]) -> World {
+    let mut world = twins(names);
+    world.begin(Resync::paths(Vec::new()));
+    world
+}
+
+/// Rule 10: "an overflow keeps what was checked; only the paths of lost records are wanted again"
+#[test]
+fn lost_records_cost_their_paths() {
+    let mut world = equal(&["a", "d/", "d/b", "d/c", "e/", "e/f"]);
+    for op in [unlink("a"), rename("d/b", "e/b"), create("d/g"), chmod("e/f", 0o640), chmod("e", 0o711)] {
+        world.record(op, &[]);
+    }
+    world.record(write("d/g", 0), b"new");
+    assert_eq!(world.lose_records(6), 6);
+    let mut wanted = world.wanted();
+    wanted.sort();
+    assert_eq!(wanted, ["", "a", "d", "d/b", "d/g", "e", "e/b", "e/f"].map(p));
+    recorded(&mut world, write("d/c", 0), b"the stream goes on");
+    assert_eq!(ends_equal(world).resync.progress().widened, 0);
+}
+
+/// Rule 10, while the whole tree is compared: what was checked stays checked.
+#[test]
+fn lost_records_leave_what_was_checked() {
+    let mut world = twins(&["a", "d/", "d/b", "e/", "e/f"]);
+    compared(&mut world, "");
+    compared(&mut world, "e");
+    world.record(write("a", 0), b"new");
+    world.record(write("d/b", 0), b"new");
+    world.lose_records(2);
+    assert_eq!(world.wanted().into_iter().filter(|path| *path != p("d")).collect::<Vec<_>>(), [p("a")]);
+    ends_equal(world);
+}
+
+/// Rule 10: what a name that is gone missed is looked for where the replica has it by another name.
+#[test]
+fn lost_records_of_a_name_that_is_gone_are_not_forgotten() {
+    for dir in [false, true] {
+        let mut world = equal(&["d/", "d/a", "e/"]);
+        world.record_both(link("d/a", "e/b"), &[]);
+        world.record(write("d/a", 0), b"new");
+        world.record(unlink("d/a"), &[]);
+        if dir {
+            world.record(rmdir("d"), &[]);
+            world.record(mkdir("d"), &[]);
+        }
+        world.lose_records(4);
+        assert_eq!(ends_equal(world).resync.progress().widened, 1);
+    }
+}
+
+/// Rule 10: behind the gap a record sets the mtime of what missed one before it.
+#[test]
+fn lost_record_before_one_that_came_is_not_hidden() {
+    let mut world = equal(&["d/", "d/a", "e/"]);
+    world.record_both(link("d/a", "e/b"), &[]);
+    world.record(write("d/a", 0), b"new");
+    world.record(rename("d", "f"), &[]);
+    world.record(rename("f", "d"), &[]);
+    world.lose_records(3);
+    recorded(&mut world, write("e/b", 8), b"new");
+    ends_equal(world);
+}
+
+/// Rule 10: a directory that is replaced by another kind of object in the gap.
+#[test]
+fn lost_records_may_change_what_a_name_is() {
+    let mut world = equal(&["d/", "d/a", "f"]);
+    for op in [unlink("d/a"), rmdir("d"), create("d"), unlink("f"), mkdir("f"), create("f/a")] {
+        world.record(op, &[]);
+    }
+    world.lose_records(6);
+    assert_eq!(ends_equal(world).resync.progress().widened, 0);
 }
