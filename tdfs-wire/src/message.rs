@@ -178,9 +178,9 @@ pub enum Difference {
     Extra,
     /// It is of another kind, or a symlink to elsewhere.
     Kind,
-    /// Its content.
+    /// Its content, or its size.
     Content,
-    /// Size, mode, owner, mtime, xattrs or ACLs.
+    /// Mode, owner, mtime, xattrs or ACLs.
     Attributes,
     /// It shares its inode with other names than on the master.
     Links,

@@ -6,6 +6,7 @@
 use super::{Replica, resync_clock};
 use crate::relay::Stall;
 use crate::resync::{Disk, Resync};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tdfs_wire::answer::Want;
 use tdfs_wire::message::{Check, Difference, Finding, Order, Phase, ResyncProgress, Verified};
@@ -38,7 +39,7 @@ struct Look {
     /// Found, and to be healed as soon as that can be noted.
     to_heal: Vec<(TreePath, Difference)>,
     /// The first findings, to be told again after a lost connection.
-    found: Vec<(TreePath, Difference)>,
+    found: BTreeMap<TreePath, Difference>,
     differences: u64,
 }
 
@@ -64,7 +65,7 @@ struct Shown {
 impl Look {
     fn new(purpose: Purpose, before: Option<Look>) -> Look {
         let resync = Resync::look(before.map(|before| before.resync));
-        Look { purpose, resync, to_heal: Vec::new(), found: Vec::new(), differences: 0 }
+        Look { purpose, resync, to_heal: Vec::new(), found: BTreeMap::new(), differences: 0 }
     }
 
     fn is_verify(&self, id: u64) -> bool {
@@ -77,19 +78,24 @@ impl Look {
 
     /// Takes what was found; returns what is to be told.
     fn note(&mut self, (path, what): (TreePath, Difference)) -> Option<Finding> {
-        self.differences += 1;
         if self.heals() {
-            if self.differences <= NAMED_MAX {
-                warn!("{path} differs from the master's ({what:?}): it is made equal");
-            }
             self.to_heal.push((path.clone(), what));
         }
-        let Purpose::Verify { id: verify, .. } = self.purpose else { return None };
+        if self.found.contains_key(&path) {
+            return None;
+        }
+        self.differences += 1;
+        if self.heals() && self.differences <= NAMED_MAX {
+            warn!("{path} differs from the master's ({what:?}): it is made equal");
+        }
         if self.found.len() >= FINDINGS_MAX {
             return None;
         }
-        self.found.push((path.clone(), what));
-        Some(Finding::Difference { verify, path, what })
+        self.found.insert(path.clone(), what);
+        match self.purpose {
+            Purpose::Verify { id: verify, .. } => Some(Finding::Difference { verify, path, what }),
+            Purpose::Check => None,
+        }
     }
 
     fn progress(&self, phase: Phase) -> ResyncProgress {
@@ -180,8 +186,11 @@ impl Replica {
             Order::Verify { id, .. } => match &mut self.looking.look {
                 Some(look) if look.is_verify(id) => {
                     // What was told on a connection that is lost is told again.
-                    let again = look.found.iter().cloned();
-                    let told = again.map(|(path, what)| Finding::Difference { verify: id, path, what });
+                    let told = look.found.iter().map(|(path, what)| Finding::Difference {
+                        verify: id,
+                        path: path.clone(),
+                        what: *what,
+                    });
                     self.looking.outbox = told.collect();
                 }
                 _ => self.looking.waiting = Some(order),

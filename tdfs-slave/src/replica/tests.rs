@@ -320,13 +320,13 @@ fn a_replica_killed_with_wants_pending_is_not_equal() {
     kill(replica);
     let mut replica = scene.open();
     assert!(matches!(replica.standing(), Standing::Resyncing { .. }));
-    replica.begin(FILESYSTEM, &scene.begin(Plan::Resync)).unwrap();
+    replica.begin(FILESYSTEM, &scene.begin(RESYNC)).unwrap();
     assert_eq!(replica.wants().len(), 1, "the root");
     replica.idle();
     kill(replica);
     let mut replica = scene.open();
     assert!(matches!(replica.standing(), Standing::Resyncing { .. }), "a want is not answered");
-    replica.begin(FILESYSTEM, &scene.begin(Plan::Resync)).unwrap();
+    replica.begin(FILESYSTEM, &scene.begin(RESYNC)).unwrap();
     scene.answer_all(&mut replica);
     assert!(matches!(replica.standing(), Standing::Equal { .. }));
     assert_eq!(fs::read(scene.replica("g")).unwrap(), b"g");

@@ -204,11 +204,13 @@ impl Resync {
 
     /// Has to be told each op after it was done in the replica. A check's paths are wanted by this.
     pub fn applied(&mut self, op: &Op) {
+        self.noted.names_changed();
         self.frontier.follow(op);
     }
 
     /// Has to be told each op that the replica contradicts; it is not tried again.
     pub fn contradicted(&mut self, op: &Op) -> Contradiction {
+        self.noted.names_changed();
         self.frontier.contradicted(op)
     }
 

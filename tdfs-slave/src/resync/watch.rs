@@ -10,7 +10,7 @@ use tdfs_wire::message::Difference;
 use tdfs_wire::object::{Kind, Meta};
 use tdfs_wire::{Name, Time, TreePath};
 
-/// What was found to differ, one line an object.
+/// What was found to differ, one line an object unless records come between.
 #[derive(Debug, Default)]
 pub struct Noted {
     /// Found and not taken yet, in the order of finding.
@@ -20,6 +20,11 @@ pub struct Noted {
 }
 
 impl Noted {
+    /// A record came: what stands at a path may be another object now.
+    pub fn names_changed(&mut self) {
+        self.last = None;
+    }
+
     fn note(&mut self, path: &TreePath, what: Difference) {
         if self.last.as_ref() == Some(path) {
             return;
@@ -81,8 +86,14 @@ impl<S: Stock> Stock for Watch<'_, S> {
     }
 
     fn dress(&mut self, path: &TreePath, meta: &Meta) -> Result<bool, Failure> {
-        let equal = self.stock.look(path)?.is_some_and(|here| self.stock.equal(&here.meta, meta));
-        if !equal {
+        let Some(here) = self.stock.look(path)? else {
+            self.noted.note(path, Difference::Missing);
+            return Ok(false);
+        };
+        if here.meta.kind == Kind::File && here.meta.size != meta.size {
+            // Not only its meta: what is beyond the master's end would be content once the file grows.
+            self.noted.note(path, Difference::Content);
+        } else if !self.stock.equal(&here.meta, meta) {
             self.noted.note(path, Difference::Attributes);
         }
         Ok(false)
