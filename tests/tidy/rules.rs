@@ -106,7 +106,7 @@ pub const IMPORTS: [ImportRule; 7] = [
         paths: &["tdfs_slave"],
         harmless: &[],
         within: &["tdfs/src/"],
-        except: &["tdfs/src/daemon.rs", "tdfs/src/daemon/"],
+        except: &["tdfs/src/embedded.rs"],
     },
     ImportRule {
         reason: "sessions, ops and frames decide without I/O: `now` is an argument, bytes are an argument",

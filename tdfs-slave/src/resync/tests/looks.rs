@@ -51,7 +51,7 @@ fn verify_finds_each_flipped_byte() {
             let Ok(ino) = world.replica.ino(&path) else { continue };
             let inode = world.replica.inodes.get_mut(&ino).unwrap();
             if inode.meta.kind == Kind::File && inode.links == 1 && !inode.data.is_empty() {
-                let at = seed as usize % inode.data.len();
+                let at = usize::try_from(seed).unwrap() % inode.data.len();
                 inode.data[at] ^= 0x55;
                 flipped.insert(path);
             }
