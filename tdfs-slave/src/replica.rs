@@ -34,6 +34,8 @@ use tracing::{info, warn};
 
 /// What was cached of the tree is forgotten so often: somebody may have written there, and that shall show.
 const CACHE_AGE_MAX: Duration = Duration::from_secs(1);
+/// What a resync says that waits for a human.
+const ASKS: &str = "the resync would remove more than half of the replica: it waits for `tdfs resync --confirm` at the master";
 /// How long the sync at the end may take before the end is not called clean.
 const CLOSE_SYNC_MAX: Duration = Duration::from_millis(700);
 
@@ -490,6 +492,9 @@ impl Replay for Replica {
                 self.failed(format!("compare the replica: {failure}"));
                 Vec::new()
             });
+        if self.resync.as_ref().is_some_and(Resync::is_held) {
+            self.failed(ASKS.into());
+        }
         self.finish_resync();
         if self.lost_due.is_none() {
             wants.extend(self.look_on());

@@ -43,6 +43,9 @@ impl fmt::Display for Status {
         writeln!(f)?;
         table(f, &rows)?;
         for slave in &self.slaves {
+            for progress in slave.resync.iter().chain(&slave.verify) {
+                writeln!(f, "{}: {progress}", slave.address)?;
+            }
             if let Some(why) = &slave.last_error {
                 writeln!(f, "{}: {why}", slave.address)?;
             }

@@ -3,7 +3,7 @@
 //! A look changes nothing. What a check finds, or verify with repair, goes to the resync of those paths, and
 //! from then on the replica counts as not equal. Called by `replica` on the replay thread.
 
-use super::{Replica, resync_clock};
+use super::{ASKS, Replica, resync_clock};
 use crate::relay::Stall;
 use crate::resync::{Disk, Resync};
 use std::collections::BTreeMap;
@@ -208,7 +208,10 @@ impl Replica {
     fn confirm(&mut self) {
         let Some(resync) = &mut self.resync else { return };
         match self.brake.allow() {
-            Ok(()) => resync.release(),
+            Ok(()) => {
+                resync.release();
+                self.last_error.take_if(|said| said == ASKS);
+            }
             Err(e) => self.failed(format!("note that removals are allowed: {e}")),
         }
     }

@@ -4,7 +4,7 @@
 
 use super::{ASK_MAX, not_running, state_path, told_addresses};
 use crate::args::Of;
-use crate::ship::{Ended, Found, ResyncStatus, VerifyStatus};
+use crate::ship::{Ended, Found, VerifyStatus};
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
@@ -132,7 +132,7 @@ impl Slave {
             bail!("{} can't be compared, it is {}{why}", self.address, status.state);
         }
         if let Some(progress) = &status.progress {
-            shown.push(format!("{}: {}", self.address, describe(progress)));
+            shown.push(format!("{}: {progress}", self.address));
         }
         self.found.extend(status.found.iter().take(FOUND_MAX - self.found.len().min(FOUND_MAX)).cloned());
         self.ended = status.ended;
@@ -159,15 +159,6 @@ fn ask(state: &Path, id: u64, slave: &Slave) -> anyhow::Result<VerifyStatus> {
         Err(AskError::NotRunning) => bail!("tdfs has ended meanwhile"),
         Err(e) => Err(e.into()),
     }
-}
-
-fn describe(progress: &ResyncStatus) -> String {
-    let bytes = crate::status::bytes;
-    let objects =
-        format!("{} of {} objects", progress.objects_done, progress.objects_done + progress.objects_left);
-    let done = format!("{}, {}", objects, bytes(progress.bytes_done));
-    let left = progress.seconds_left.map_or(String::new(), |left| format!(", {left:.0} s left"));
-    format!("{} {done}{left}", progress.phase)
 }
 
 /// Shows a line on stderr, if that is a terminal.

@@ -4,7 +4,7 @@
 
 use super::{Daemon, FIND_LOST_MAX, check_secure};
 use crate::embedded;
-use crate::ship::SlaveAddress;
+use crate::ship::{CONFIRM, SlaveAddress};
 use crate::status::Status;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -117,7 +117,12 @@ impl Daemon {
         let lost = self.passthrough.lost().is_pending(); // before the head: when it is over, its record is in
         let head = log.head().get();
         let mut slaves = self.ship.status();
-        slaves.iter_mut().for_each(|slave| slave.checking |= lost);
+        for slave in &mut slaves {
+            slave.checking |= lost;
+            if slave.resync.as_ref().is_some_and(|resync| resync.phase == CONFIRM) {
+                slave.last_error = Some(self.asks_to_confirm(&slave.address));
+            }
+        }
         Status {
             role: "master".into(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -130,6 +135,17 @@ impl Daemon {
             below_mount: self.below.clone(),
             slaves,
         }
+    }
+}
+
+impl Daemon {
+    /// What a resync says that waits for a human.
+    fn asks_to_confirm(&self, slave: &str) -> String {
+        let directory = self.places.directory.display();
+        format!(
+            "the resync would remove more than half of the replica: see that {directory} is as it should be, then \
+             allow it by: tdfs resync -m {directory} -c {slave} --confirm"
+        )
     }
 }
 

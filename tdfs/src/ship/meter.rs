@@ -2,11 +2,15 @@
 //!
 //! Kept by each slave's task. Pure.
 
+use crate::status::bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::{Duration, Instant};
 use tdfs_wire::message::{Phase, ResyncProgress};
 
+/// The phase of a resync that waits for a human.
+pub const CONFIRM: &str = "confirm";
 /// Speed is that of the last while.
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -31,6 +35,21 @@ pub struct ResyncStatus {
     pub bytes_per_second: f64,
     /// At this speed, for what is known to be needed; None: that can't be said.
     pub seconds_left: Option<f64>,
+}
+
+impl fmt::Display for ResyncStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (done, all) = (self.objects_done, self.objects_done + self.objects_left);
+        write!(f, "{}: {done} of {all} objects", self.phase)?;
+        write!(f, ", {} of {}", bytes(self.bytes_done), bytes(self.bytes_done + self.bytes_left))?;
+        if self.differences > 0 {
+            write!(f, ", {} differed", self.differences)?;
+        }
+        if let Some(left) = self.seconds_left {
+            write!(f, ", {:.0} objects/s, {:.0} s left", self.objects_per_second, left)?;
+        }
+        Ok(())
+    }
 }
 
 /// Measures one comparison.
@@ -90,7 +109,7 @@ fn word(phase: Phase) -> &'static str {
     match phase {
         Phase::Checking => "checking",
         Phase::Resyncing => "resyncing",
-        Phase::Confirm => "confirm",
+        Phase::Confirm => CONFIRM,
         Phase::Waiting => "waiting",
         Phase::Verifying => "verifying",
     }

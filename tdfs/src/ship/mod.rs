@@ -13,7 +13,7 @@ mod slave;
 mod verify;
 
 pub use address::{PORT, SlaveAddress};
-pub use meter::ResyncStatus;
+pub use meter::{CONFIRM, ResyncStatus};
 pub use progress::SlaveStatus;
 pub use verify::{Ended, Found, VerifyStatus};
 
