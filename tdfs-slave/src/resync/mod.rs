@@ -252,7 +252,15 @@ impl Resync {
             return self.take_answer(stock, answer, bulk);
         }
         let mut noted = std::mem::take(&mut self.noted);
+        let (before, node) = (noted.found.len(), self.frontier.asked_for(answer.id));
         let done = self.take_answer(&mut Watch { stock, noted: &mut noted }, answer, bulk);
+        if noted.found.len() > before
+            && let Some(node) = node
+            && matches!(self.frontier.need(node), Some(Need::Object(_)))
+        {
+            // One difference is enough: what heals it compares all of it, and the rest need not come twice.
+            self.frontier.finish(node);
+        }
         self.noted = noted;
         done
     }
@@ -262,7 +270,9 @@ impl Resync {
             self.began = Some(stock.now());
         }
         if self.is_idle() && self.looks {
+            // A look is over when all was looked at: there is nothing to settle.
             self.frontier.forget_groups();
+            self.frontier.groups.take_unseen();
         } else if self.is_idle() {
             self.settle(stock)?;
         }
