@@ -325,7 +325,11 @@ impl Resync {
             self.frontier.requeue(node);
             return Ok(());
         }
+        let before = self.progress.differences;
         let done = self.answer_about(stock, node, answer, bulk);
+        if self.frontier.is_partial() && self.progress.differences > before {
+            self.need_meta_above(&answer.path);
+        }
         if done.is_err() && self.held {
             self.frontier.requeue(node);
             return Ok(());
@@ -341,6 +345,14 @@ impl Resync {
                 Ok(())
             }
             other => other,
+        }
+    }
+
+    /// Whoever made the object differ may have changed the mtime of its directory, which counts as equal.
+    fn need_meta_above(&mut self, path: &TreePath) {
+        if let Some(parent) = path.parent() {
+            let node = self.frontier.ensure(&parent);
+            self.frontier.need_meta(node);
         }
     }
 
