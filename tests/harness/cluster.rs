@@ -19,13 +19,20 @@ use crate::wait::becomes_true;
 
 /// How long a daemon may take to be ready.
 const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How long a command may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 /// `tdfs wait --timeout`, in seconds.
 const WAIT_SECONDS: u32 = 60;
 
 /// Kind of a slave and what stands between it and the master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SlaveKind {
-    Network { proxy_seed: Option<u64>, starts_later: bool },
+    Network {
+        proxy_seed: Option<u64>,
+        starts_later: bool,
+    },
+    /// A daemon that the master's command line does not name.
+    Apart,
     Embedded,
 }
 
@@ -127,6 +134,13 @@ impl ClusterBuilder {
         self
     }
 
+    /// Adds a slave that runs, and that the master is not told of at its start.
+    #[must_use]
+    pub fn apart(mut self) -> Self {
+        self.slaves.push(SlaveKind::Apart);
+        self
+    }
+
     /// Adds an embedded slave.
     #[must_use]
     pub fn embedded(mut self) -> Self {
@@ -217,7 +231,7 @@ impl ClusterBuilder {
             slaves.push(self.make_slave(*kind, replica, &home)?);
         }
         for (slave, kind) in slaves.iter_mut().zip(&self.slaves) {
-            if matches!(kind, SlaveKind::Network { starts_later: false, .. }) {
+            if matches!(kind, SlaveKind::Network { starts_later: false, .. } | SlaveKind::Apart) {
                 slave.start(self.binaries, &self.expected)?;
             }
         }
@@ -263,7 +277,12 @@ impl ClusterBuilder {
             args: Vec::new(),
             log: home.join("log").join(&name),
         };
-        if let SlaveKind::Network { proxy_seed, .. } = kind {
+        let proxy_seed = match kind {
+            SlaveKind::Network { proxy_seed, .. } => Some(proxy_seed),
+            SlaveKind::Apart => Some(None),
+            SlaveKind::Embedded => None,
+        };
+        if let Some(proxy_seed) = proxy_seed {
             let listen = free_address()?;
             slave.proxy = proxy_seed.map(|seed| Proxy::start(listen, seed)).transpose()?;
             slave.address = slave.proxy.as_ref().map_or(listen, Proxy::address).to_string();
@@ -276,7 +295,8 @@ impl ClusterBuilder {
 
     fn master_args(&self, paths: &ClusterPaths, slaves: &[Slave]) -> Vec<OsString> {
         let mut args: Vec<OsString> = vec!["-m".into(), (&paths.backing).into()];
-        for slave in slaves {
+        let told = slaves.iter().zip(&self.slaves).filter(|(_, kind)| **kind != SlaveKind::Apart);
+        for (slave, _) in told {
             args.extend(["-c".into(), (&slave.address).into()]);
         }
         args.extend(["--state".into(), (&paths.state).into()]);
@@ -377,15 +397,25 @@ impl Cluster {
         found.unwrap_or_else(|| panic!("{address} is not in {status:?}")).clone()
     }
 
-    /// `tdfs wait` with this timeout in seconds: its exit code and its words.
-    pub fn wait_code(&self, seconds: u32) -> (Option<i32>, String) {
-        let mut args: Vec<OsString> = vec!["wait".into(), "-m".into(), (&self.paths.backing).into()];
+    /// Runs `tdfs WORD` on this master with more words behind it: its exit code and all it said.
+    pub fn run(&self, word: &str, more: &[&str]) -> (Option<i32>, String) {
+        self.run_within(word, more, COMMAND_LIMIT)
+    }
+
+    /// The same, killed after `limit`.
+    pub fn run_within(&self, word: &str, more: &[&str], limit: Duration) -> (Option<i32>, String) {
+        let mut args: Vec<OsString> = vec![word.into(), "-m".into(), (&self.paths.backing).into()];
         args.extend(["--state".into(), (&self.paths.state).into()]);
-        args.extend(["--timeout".into(), seconds.to_string().into()]);
-        let limit = Duration::from_secs(u64::from(seconds) + 20);
-        let output = run_to_end(self.binaries.tdfs, &args, limit).expect("run tdfs wait");
+        args.extend(more.iter().map(Into::into));
+        let output = run_to_end(self.binaries.tdfs, &args, limit).expect("run a command of tdfs");
         let words = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8_lossy(&words).into_owned())
+    }
+
+    /// `tdfs wait` with this timeout in seconds: its exit code and its words.
+    pub fn wait_code(&self, seconds: u32) -> (Option<i32>, String) {
+        let limit = Duration::from_secs(u64::from(seconds) + 20);
+        self.run_within("wait", &["--timeout", &seconds.to_string()], limit)
     }
 
     /// Waits until every slave has applied the head and is equal; fails the test when that does not come.

@@ -45,6 +45,43 @@ pub struct SlaveStatus {
     pub divergences: u64,
     /// A check that has found no difference yet is running.
     pub checking: bool,
+    /// The log alone can't bring it up to date, or a resync is going on.
+    pub needs_resync: bool,
+    /// How far the resync or the check is.
+    pub resync: Option<ResyncStatus>,
+    /// How far `tdfs verify` is.
+    pub verify: Option<ResyncStatus>,
+    /// Bytes of answers to resyncs and checks since tdfs started.
+    pub answer_bytes: u64,
+    /// What of names, contents and attributes it can't carry.
+    pub not_carried: Vec<String>,
+}
+
+/// How far a comparison is.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ResyncStatus {
+    /// checking, resyncing, confirm, waiting or verifying.
+    pub phase: String,
+    /// Objects that were compared or made equal.
+    pub objects_done: u64,
+    /// Objects that are known to be needed still.
+    pub objects_left: u64,
+    /// Bytes of content that were compared.
+    pub bytes_done: u64,
+    /// Objects that were not equal.
+    pub differences: u64,
+}
+
+impl SlaveStatus {
+    /// True while it is compared with the master, or has to be.
+    pub fn is_unsettled(&self) -> bool {
+        self.needs_resync || self.checking || self.state == "resyncing"
+    }
+
+    /// The phase of the resync or the check that goes on; empty without one.
+    pub fn phase(&self) -> &str {
+        self.resync.as_ref().map_or("", |resync| &resync.phase)
+    }
 }
 
 /// The names that are given to the states of a slave.

@@ -160,6 +160,7 @@ impl Replica {
         }
         self.stop_looking();
         let mut look = Look::new(Purpose::Check, self.looking.look.take());
+        look.resync.restart(); // what was asked on the connection before is not answered any more
         if let Some(sec) = before {
             // What records touched since then has the master's mtime, whatever its content (rule 7).
             look.resync.distrust_since(Time { sec, nsec: 0 });

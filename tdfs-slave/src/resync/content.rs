@@ -163,6 +163,11 @@ impl Resync {
             match stretch {
                 Stretch::Same(_) => {}
                 Stretch::Hole(_) if at >= size => {}
+                // A block is freed as a whole only: what is behind the end is cut off with it.
+                Stretch::Hole(_) if at + len == found.meta.size => {
+                    let end = found.meta.size.checked_next_multiple_of(BLOCK_BYTES);
+                    stock.punch(path, at, end.map_or(len, |end| end - at))?;
+                }
                 Stretch::Hole(_) => stock.punch(path, at, len)?,
                 Stretch::Data(told) => {
                     let (bytes, rest) = bulk.split_at((*told as usize).min(bulk.len()));

@@ -165,6 +165,8 @@ impl Resync {
             // Another name of it is being compared, and with it the inode.
             Made::Linked if self.frontier.is_filling(node) => Decision::Equal,
             _ if stock.equal(&here.meta, &child.meta) => Decision::Equal,
+            // A look need not see the content of what differs in its meta; that was a hint (rule 3).
+            Made::Stands if self.looks => Decision::Meta,
             _ => fill,
         })
     }

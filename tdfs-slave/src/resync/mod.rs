@@ -206,6 +206,9 @@ impl Resync {
     pub fn applied(&mut self, op: &Op) {
         self.noted.names_changed();
         self.frontier.follow(op);
+        if self.looks {
+            self.frontier.suspect(op);
+        }
     }
 
     /// Has to be told each op that the replica contradicts; it is not tried again.
@@ -261,7 +264,16 @@ impl Resync {
             return self.take_answer(stock, answer, bulk);
         }
         let mut noted = std::mem::take(&mut self.noted);
-        let done = self.take_answer(&mut Watch { stock, noted: &mut noted }, answer, bulk);
+        let (before, node) = (noted.found.len(), self.frontier.asked_for(answer.id));
+        let quick = node.is_some_and(|node| self.frontier.need(node) == Some(Need::Meta));
+        let done = self.take_answer(&mut Watch { stock, noted: &mut noted, quick }, answer, bulk);
+        if noted.found.len() > before
+            && let Some(node) = node
+            && matches!(self.frontier.need(node), Some(Need::Object(_)))
+        {
+            // One difference is enough: what heals it compares all of it, and the rest need not come twice.
+            self.frontier.finish(node);
+        }
         self.noted = noted;
         done
     }
@@ -271,7 +283,7 @@ impl Resync {
             self.began = Some(stock.now());
         }
         if self.is_idle() && self.looks {
-            // Each object was looked at; how its names hang together was noted on the way.
+            // A look is over when all was looked at: there is nothing to settle.
             self.frontier.forget_groups();
             self.frontier.groups.take_unseen();
         } else if self.is_idle() {
@@ -330,7 +342,11 @@ impl Resync {
             self.frontier.requeue(node);
             return Ok(());
         }
+        let before = self.progress.differences;
         let done = self.answer_about(stock, node, answer, bulk);
+        if self.frontier.is_partial() && self.progress.differences > before {
+            self.need_meta_above(&answer.path);
+        }
         if done.is_err() && self.held {
             self.frontier.requeue(node);
             return Ok(());
@@ -346,6 +362,14 @@ impl Resync {
                 Ok(())
             }
             other => other,
+        }
+    }
+
+    /// Whoever made the object differ may have changed the mtime of its directory, which counts as equal.
+    fn need_meta_above(&mut self, path: &TreePath) {
+        if let Some(parent) = path.parent() {
+            let node = self.frontier.ensure(&parent);
+            self.frontier.need_meta(node);
         }
     }
 

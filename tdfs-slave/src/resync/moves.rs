@@ -55,6 +55,20 @@ impl Frontier {
         }
     }
 
+    /// A record touched objects of which a look has asked only the meta: replay has set their mtimes, which say
+    /// nothing about their contents any more (rule 7).
+    pub fn suspect(&mut self, op: &Op) {
+        for path in op.paths() {
+            let Some(id) = self.place(path).node else { continue };
+            let names = self.group(id).map_or(vec![id], |group| self.groups.names(group));
+            for name in names {
+                if self.need(name) == Some(Need::Meta) {
+                    self.need_object(name);
+                }
+            }
+        }
+    }
+
     fn follow_names(&mut self, op: &NamespaceOp) {
         match op {
             NamespaceOp::Create(new) | NamespaceOp::Mkdir(new) => self.born(new),

@@ -46,6 +46,8 @@ impl Noted {
 pub(super) struct Watch<'a, S> {
     pub stock: &'a mut S,
     pub noted: &'a mut Noted,
+    /// The content of the object is not compared: its size and mtime stand for it.
+    pub quick: bool,
 }
 
 impl<S: Stock> Stock for Watch<'_, S> {
@@ -90,8 +92,9 @@ impl<S: Stock> Stock for Watch<'_, S> {
             self.noted.note(path, Difference::Missing);
             return Ok(false);
         };
-        if here.meta.kind == Kind::File && here.meta.size != meta.size {
-            // Not only its meta: what is beyond the master's end would be content once the file grows.
+        let other_content = here.meta.size != meta.size || (self.quick && here.meta.mtime != meta.mtime);
+        if here.meta.kind == Kind::File && other_content {
+            // Of a file that is too long, too: what is beyond the end would be content once the file grows.
             self.noted.note(path, Difference::Content);
         } else if !self.stock.equal(&here.meta, meta) {
             self.noted.note(path, Difference::Attributes);

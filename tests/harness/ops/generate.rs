@@ -32,6 +32,11 @@ impl Names {
         }
     }
 
+    /// Names that are there already: each of `names` may be in each of `directories`.
+    pub fn of(directories: Vec<PathBuf>, names: Vec<PathBuf>) -> Self {
+        Self { directories, names, ..Self::few(0, 0) }
+    }
+
     /// Makes the directories, where they are missing.
     pub fn plant(&self, root: &Path) -> std::io::Result<()> {
         self.directories.iter().try_for_each(|name| std::fs::create_dir_all(root.join(name)))

@@ -315,3 +315,40 @@ fn a_resync_that_would_empty_the_replica_waits_for_a_human() {
         pair.assert_equal();
     }
 }
+
+/// What is equal is not touched, also where it is a hole; else a comparison would find what it did itself.
+#[test]
+fn comparing_holes_by_hashes_changes_nothing() {
+    let mut pair = pair();
+    let sparse = fs::File::create(pair.master.path().join("sparse")).unwrap();
+    sparse.write_all_at(b"start", 0).unwrap();
+    sparse.write_all_at(b"end", 5_000_000).unwrap();
+    pair.run(&mut Resync::whole());
+    let changed = |pair: &Pair| {
+        let found = fs::metadata(pair.replica.path().join("sparse")).unwrap();
+        (found.ctime(), found.ctime_nsec(), found.blocks())
+    };
+    let before = changed(&pair);
+    let mut again = Resync::whole();
+    again.distrust_all();
+    pair.run(&mut again);
+    assert_eq!((again.progress().differences, changed(&pair)), (0, before));
+    pair.assert_equal();
+}
+
+/// A hole up to the end of a file frees its last block, too.
+#[test]
+fn a_hole_at_the_end_takes_the_last_block() {
+    let mut pair = pair();
+    let path = pair.master.path().join("file");
+    fs::write(&path, vec![7; 300_001]).unwrap();
+    pair.run(&mut Resync::whole());
+    let file = fs::File::create(&path).unwrap();
+    file.write_all_at(&[7; 4096], 0).unwrap();
+    file.set_len(300_001).unwrap();
+    pair.run(&mut Resync::whole());
+    pair.assert_equal();
+    let blocks = |root: &Path| fs::metadata(root.join("file")).unwrap().blocks();
+    let filled = (BLOCK_BYTES / 512, blocks(pair.replica.path()));
+    assert!(filled.1 <= filled.0, "{} blocks of 512 bytes are left", filled.1);
+}
