@@ -68,7 +68,10 @@ fn devices_and_set_bits_work() {
     let zero = fs::File::open(cluster.mount().join("zero")).unwrap();
     std::io::Read::read_exact(&mut &zero, &mut bytes).unwrap();
     assert_eq!(bytes, [0; 16]);
-    fs::copy("/usr/bin/id", cluster.mount().join("id")).unwrap();
+    // Not by this process: a child that another test forks meanwhile would inherit the descriptor, and as long as
+    // it is open for writing nobody can execute the file.
+    let copied = std::process::Command::new("cp").arg("/usr/bin/id").arg(cluster.mount().join("id")).status();
+    assert!(copied.unwrap().success());
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o4755);
     fs::set_permissions(cluster.mount().join("id"), mode).unwrap();
     let path = cluster.mount().join("id");

@@ -9,6 +9,7 @@ mod either_side;
 mod exotic;
 mod healing;
 mod interruption;
+mod overflow;
 mod rate;
 mod slaves;
 mod trees;

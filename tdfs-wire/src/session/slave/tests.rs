@@ -56,6 +56,10 @@ impl Story {
         story.tell(Input::Writable);
         let begin = Begin { epoch: EPOCH, after: Lsn::new(90), plan: Plan::Stream, check: false };
         assert_eq!(story.tell(Input::Received(MasterMessage::Begin(begin))), ["begin"]);
+        // What was said of the replica before is of the stream before.
+        let early = Report { resyncing: true, ..Report::default() };
+        assert!(story.tell(Input::Reported(early)).is_empty());
+        assert!(story.tell(Input::Began(Ok(()))).is_empty());
         story
     }
 
