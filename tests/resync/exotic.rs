@@ -52,14 +52,20 @@ fn names(root: &Path) {
 
 /// A depth of 500, with paths longer than `PATH_MAX`.
 fn deep(root: &Path) {
-    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut at = rustix::fs::open(root, flags, Mode::empty()).unwrap();
     for level in 0..500 {
         let name = format!("level{level}");
         rustix::fs::mkdirat(&at, &*name, Mode::RWXU).unwrap();
         at = rustix::fs::openat(&at, &*name, flags, Mode::empty()).unwrap();
         if level % 100 == 99 {
-            let file = rustix::fs::openat(&at, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+            let file = rustix::fs::openat(
+                &at,
+                "file",
+                OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC,
+                Mode::RUSR,
+            )
+            .unwrap();
             rustix::io::write(&file, name.as_bytes()).unwrap();
         }
     }

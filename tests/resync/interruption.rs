@@ -29,7 +29,7 @@ enum Mishap {
 fn interrupt(cluster: &mut Cluster, mishaps: &[Mishap], rng: &mut Rng) -> (u64, usize) {
     let (mut bytes, mut met) = (0, 0);
     for mishap in mishaps {
-        let pause = Duration::from_millis(100 + rng.below(500));
+        let pause = Duration::from_millis(500 + rng.below(500));
         std::thread::sleep(pause);
         let status = cluster.slave_status(0);
         met += usize::from(status.is_unsettled());
