@@ -30,7 +30,8 @@ pub struct Want {
 pub enum Wanted {
     /// The names in a directory, and the directory's own meta.
     Listing,
-    /// The meta, and of a regular file the content from `offset` on: at most [`BLOCKS_MAX`] blocks.
+    /// The meta, and of a regular file the content from `offset` on: at most [`BLOCKS_MAX`] blocks,
+    /// and holes however long.
     Object {
         /// A multiple of [`BLOCK_BYTES`].
         offset: u64,

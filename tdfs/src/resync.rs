@@ -6,7 +6,7 @@
 
 use crate::commit::{Commit, TreeShared};
 use crate::passthrough::Passthrough;
-use crate::ship::Answerer;
+use crate::ship::{Answerer, Placed};
 use rustix::fs::{OFlags, SeekFrom, Statx};
 use rustix::io::{Errno, Result};
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use tdfs_host::object::{self, Listed};
 use tdfs_wire::answer::{Answer, BLOCK_BYTES, BLOCKS_MAX, Found, Stretch, Want, Wanted};
 use tdfs_wire::frame::{Codec, FRAME_BYTES_MAX, Frame};
 use tdfs_wire::object::{Child, Kind, Meta};
-use tdfs_wire::{Lsn, Name, TreePath};
+use tdfs_wire::{Name, TreePath};
 
 /// Children that one part of a listing holds are cut at about this many encoded bytes.
 const LISTING_PART_BYTES: usize = 256 * 1024;
@@ -62,7 +62,7 @@ impl Answers {
         self.passthrough.commit()
     }
 
-    fn try_answer(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>)) -> Result<()> {
+    fn try_answer(&self, want: &Want, place: &dyn Fn(Placed)) -> Result<()> {
         match &want.what {
             Wanted::Listing => self.answer_listing(want, place),
             Wanted::Object { offset, hashes } => {
@@ -80,7 +80,7 @@ impl Answers {
     /// The children of a large directory are read without a lock, and then its names once more with it: to
     /// read 100,000 takes a third of a second, and nobody could change anything there, or rename a
     /// directory anywhere, for so long.
-    fn answer_listing(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>)) -> Result<()> {
+    fn answer_listing(&self, want: &Want, place: &dyn Fn(Placed)) -> Result<()> {
         let mut hints = None;
         loop {
             let tree = self.commit().order().shared();
@@ -104,13 +104,9 @@ impl Answers {
     }
 
     /// Hands over what was found; the locks below which it was found are held.
-    fn tell(
-        &self,
-        want: &Want,
-        answers: Vec<(Found, Vec<u8>)>,
-        place: &dyn Fn(Lsn, Vec<Frame>),
-    ) -> Result<()> {
+    fn tell(&self, want: &Want, answers: Vec<(Found, Vec<u8>)>, place: &dyn Fn(Placed)) -> Result<()> {
         let as_of = self.commit().log().head();
+        let content_bytes = answers.iter().map(|(found, _)| content_bytes(found)).sum();
         let frames = answers.into_iter().map(|(found, bulk)| {
             let answer = Answer { id: want.id, path: want.path.clone(), found };
             answer.frame(as_of, &bulk, self.codec).map_err(|e| {
@@ -118,7 +114,8 @@ impl Answers {
                 Errno::TOOBIG
             })
         });
-        place(as_of, frames.collect::<Result<Vec<Frame>>>()?);
+        let frames = frames.collect::<Result<Vec<Frame>>>()?;
+        place(Placed { as_of, frames, content_bytes });
         Ok(())
     }
 
@@ -169,14 +166,23 @@ impl Answers {
         // An open file tells its xattrs at a fraction of the cost.
         let meta = object::meta(file.as_ref().unwrap_or(&found.fd).as_fd(), &found.stat)?;
         if let Some(file) = &file {
-            let end = meta.size.min(offset + blocks_beside(&meta)? * BLOCK_BYTES);
+            let end = offset + blocks_beside(&meta)? * BLOCK_BYTES;
             let mut at = offset;
-            for number in 0.. {
+            while at < meta.size {
+                let hole_end = end_of_hole(file, at, meta.size)?;
+                if hole_end > at {
+                    // However long, and also behind the last block: telling it costs nothing.
+                    push(&mut stretches, Stretch::Hole(hole_end - at));
+                    at = hole_end;
+                    continue;
+                }
                 if at >= end {
                     break;
                 }
-                let block_end = end.min(at + BLOCK_BYTES);
-                read_block(file, at, block_end, hashes.get(number), &mut stretches, &mut bulk)?;
+                let block_end = meta.size.min(at + BLOCK_BYTES);
+                let hash =
+                    usize::try_from((at - offset) / BLOCK_BYTES).ok().and_then(|number| hashes.get(number));
+                read_block(file, at, block_end, hash, &mut stretches, &mut bulk)?;
                 at = block_end;
             }
         }
@@ -185,7 +191,7 @@ impl Answers {
 }
 
 impl Answerer for Answers {
-    fn answer(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>)) -> std::result::Result<(), String> {
+    fn answer(&self, want: &Want, place: &dyn Fn(Placed)) -> std::result::Result<(), String> {
         self.try_answer(want, place).map_err(|e| format!("{} can't be read: {e}", want.path))
     }
 }
@@ -277,6 +283,21 @@ fn open_content(path_fd: &OwnedFd) -> Result<OwnedFd> {
         Err(Errno::PERM) => object::reopen(path_fd.as_fd(), OFlags::RDONLY),
         file => file,
     }
+}
+
+/// How much content was compared or read for an answer.
+fn content_bytes(found: &Found) -> u64 {
+    let costs = |stretch: &Stretch| if matches!(stretch, Stretch::Hole(_)) { 0 } else { stretch.len() };
+    match found {
+        Found::Object { stretches, .. } => stretches.iter().map(costs).sum(),
+        Found::Gone | Found::Listing { .. } => 0,
+    }
+}
+
+/// Where the whole blocks end that are a hole from `at` on: `at` where there are none.
+fn end_of_hole(file: &OwnedFd, at: u64, size: u64) -> Result<u64> {
+    let data = seek(file, SeekFrom::Data(at))?.unwrap_or(size);
+    Ok(if data >= size { size } else { at.max(data / BLOCK_BYTES * BLOCK_BYTES) })
 }
 
 /// Adds one block: its holes as holes, its data as data unless the slave has the block already.

@@ -150,7 +150,7 @@ impl Stock for Disk<'_> {
             }
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             match rustix::fs::fallocate(&file, flags, offset, len) {
-                Err(Errno::OPNOTSUPP) => write_zeros(file.as_fd(), offset, len),
+                Err(Errno::OPNOTSUPP) => write_zeros_where_needed(file.as_fd(), offset, len),
                 done => done,
             }
             .map_err(at(Step::Content, "punch a hole into", path))
@@ -376,6 +376,11 @@ fn write_zeros(file: BorrowedFd<'_>, offset: u64, len: u64) -> SysResult<()> {
         done += piece as u64;
     }
     Ok(())
+}
+
+/// The same: what is zeros already is left alone, for writing changes the mtime.
+fn write_zeros_where_needed(file: BorrowedFd<'_>, offset: u64, len: u64) -> SysResult<()> {
+    if reads_as_zeros(file, offset, len)? { Ok(()) } else { write_zeros(file, offset, len) }
 }
 
 /// True if a range reads as zeros, or is beyond the end.

@@ -24,6 +24,18 @@ fn serve() -> Served {
     Served { dir, _log: log_dir, answers: Answers::new(Arc::new(passthrough), Codec::Stored) }
 }
 
+impl Served {
+    fn answer(&self, want: &Want) -> Vec<Found> {
+        let told = RefCell::new(Vec::new());
+        let place = |placed: Placed| {
+            let found = placed.frames.iter().map(|frame| Answer::parse(frame.payload()).unwrap().0.found);
+            told.borrow_mut().extend(found);
+        };
+        self.answers.try_answer(want, &place).unwrap();
+        told.into_inner()
+    }
+}
+
 fn path_fd(path: &Path) -> OwnedFd {
     open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
 }
@@ -87,12 +99,30 @@ fn a_large_directory_is_told_whole_and_sorted() {
         fs::write(served.dir.path().join(format!("{number:06}")), "").unwrap();
     }
     let want = Want { id: 1, path: TreePath::root(), what: Wanted::Listing };
-    let told = RefCell::new(Vec::new());
-    let place = |_, frames: Vec<Frame>| {
-        told.borrow_mut().extend(frames.iter().map(|frame| Answer::parse(frame.payload()).unwrap().0.found));
-    };
-    served.answers.try_answer(&want, &place).unwrap();
-    let told = children(told.into_inner());
+    let told = children(served.answer(&want));
     assert_eq!(told.len(), count);
     assert!(told.is_sorted_by(|a, b| a.name.as_bytes() < b.name.as_bytes()));
+}
+
+/// A hole costs nothing, however long it is: three islands of data in 1 TiB take three wants, not a million.
+#[test]
+fn holes_are_told_at_once() {
+    use std::os::unix::fs::FileExt;
+    let (served, block, size) = (serve(), BLOCK_BYTES, 1 << 40);
+    let file = fs::File::create(served.dir.path().join("sparse")).unwrap();
+    file.set_len(size).unwrap();
+    let islands = [3 * block, 1 << 35, size - 1];
+    islands.iter().for_each(|&at| file.write_all_at(b"x", at).unwrap());
+    let (mut offset, mut wants, mut data) = (0, 0, 0);
+    while offset < size {
+        let what = Wanted::Object { offset, hashes: Vec::new() };
+        let told = served.answer(&Want { id: 1, path: TreePath::new(*b"sparse").unwrap(), what });
+        let [Found::Object { stretches, .. }] = &told[..] else { panic!("{told:?}") };
+        let data_of = |stretch: &Stretch| if matches!(stretch, Stretch::Data(_)) { stretch.len() } else { 0 };
+        data += stretches.iter().map(data_of).sum::<u64>();
+        offset += stretches.iter().map(Stretch::len).sum::<u64>();
+        wants += 1;
+    }
+    assert_eq!(offset, size);
+    assert!(wants <= islands.len() && data <= 3 * block, "{wants} wants, {data} bytes of data");
 }

@@ -51,14 +51,24 @@ const STOP_MAX: Duration = Duration::from_secs(1);
 /// How often `drain` looks.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(5);
 
+/// An answer, as it is handed over below the order locks.
+pub struct Placed {
+    /// The head of the log at that moment.
+    pub as_of: Lsn,
+    /// Its parts, at least one.
+    pub frames: Vec<Frame>,
+    /// Bytes of content that were read for it.
+    pub content_bytes: u64,
+}
+
 /// Answers wants. Called on threads that may block, at most two at a time for each slave.
 pub trait Answerer: Send + Sync {
     /// Reads the object under its order locks and calls `place` exactly once, before they are released,
-    /// with the head of the log at that moment and the answer's parts (at least one). `place` never blocks.
+    /// with the answer. `place` never blocks.
     ///
     /// # Errors
     /// In words, when the object can't be read now; `place` was not called, and the want comes again later.
-    fn answer(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>)) -> Result<(), String>;
+    fn answer(&self, want: &Want, place: &dyn Fn(Placed)) -> Result<(), String>;
 }
 
 /// A connection to an embedded slave on its way.

@@ -6,7 +6,7 @@
 use super::frames::last;
 use super::lacking::Lacking;
 use super::verify::Verify;
-use super::{Answerer, Connecting, Outlet, Parcel, Shared, SlaveAddress, progress};
+use super::{Answerer, Connecting, Outlet, Parcel, Placed, Shared, SlaveAddress, progress};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tdfs_host::link::{FrameReader, FrameSender, LinkError, ReadHalf, WriteHalf};
-use tdfs_wire::answer::{BLOCK_BYTES, Want, Wanted};
+use tdfs_wire::answer::Want;
 use tdfs_wire::frame::{FrameError, FrameKind};
 use tdfs_wire::message::{Finding, MasterMessage, Message, Order, Plan, SlaveMessage, Verified};
 use tdfs_wire::session::master::{Hangup, Input, Output, Session, StateName};
@@ -437,22 +437,14 @@ fn answer_some(answerer: &dyn Answerer, outlet: &Outlet, wants: Vec<(u64, Want)>
     outlet.wake.notify_one();
 }
 
-/// How much content the slave has hashed for a want.
-fn compared_bytes(want: &Want) -> u64 {
-    match &want.what {
-        Wanted::Object { hashes, .. } => hashes.len() as u64 * BLOCK_BYTES,
-        Wanted::Listing => 0,
-    }
-}
-
 /// Returns how many bytes the answer has.
 fn answer(answerer: &dyn Answerer, outlet: &Outlet, connection: u64, want: Want) -> usize {
     let bytes = Cell::new(0);
-    let answered = answerer.answer(&want, &|as_of, frames: Vec<Frame>| {
+    let answered = answerer.answer(&want, &|Placed { as_of, frames, content_bytes }| {
         bytes.set(frames.iter().map(Frame::wire_len).sum());
-        let (wire, compared) = (bytes.get() as u64, compared_bytes(&want));
+        let wire = bytes.get() as u64;
         outlet.answer_bytes.fetch_add(wire, Ordering::Relaxed);
-        outlet.resync_cost.fetch_add(wire.max(compared), Ordering::Relaxed);
+        outlet.resync_cost.fetch_add(wire.max(content_bytes), Ordering::Relaxed);
         let frames = frames.into_iter().map(Arc::new).collect();
         outlet.put(Parcel::Answered { connection, as_of, frames });
     });

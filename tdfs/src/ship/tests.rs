@@ -1,6 +1,6 @@
 //! Ship and receive against each other, with a replica that only remembers.
 
-use super::{Answerer, Config, Connecting, Ship, SlaveAddress};
+use super::{Answerer, Config, Connecting, Placed, Ship, SlaveAddress};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,7 +14,7 @@ use tdfs_wire::frame::Codec;
 use tdfs_wire::log::{Log, Options};
 use tdfs_wire::message::{Begin, Branch, Plan, Report, Standing};
 use tdfs_wire::record::{Draft, Record};
-use tdfs_wire::{Epoch, Frame, Id, Lsn, Op, Position, TreePath};
+use tdfs_wire::{Epoch, Id, Lsn, Op, Position, TreePath};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -49,13 +49,14 @@ impl Tree {
 }
 
 impl Answerer for Tree {
-    fn answer(&self, want: &Want, place: &dyn Fn(Lsn, Vec<Frame>)) -> Result<(), String> {
+    fn answer(&self, want: &Want, place: &dyn Fn(Placed)) -> Result<(), String> {
         let versions = self.versions.lock();
         let as_of = self.log.head();
         let version = versions.get(&object_of(&want.path)).copied().unwrap_or_default();
         // The id carries the version: a replica that only remembers has no use for metadata.
         let answer = Answer { id: version.get(), path: want.path.clone(), found: Found::Gone };
-        place(as_of, vec![answer.frame(as_of, b"", Codec::Stored).unwrap()]);
+        let frames = vec![answer.frame(as_of, b"", Codec::Stored).unwrap()];
+        place(Placed { as_of, frames, content_bytes: 0 });
         Ok(())
     }
 }
