@@ -31,7 +31,6 @@ fn overflow(cluster: &Cluster) {
     fs::rename(mount.join("d1/a file with a long name 100"), mount.join("d2/moved")).unwrap();
     fs::remove_file(mount.join("d3/a file with a long name 300")).unwrap();
     fs::write(mount.join("d4/new"), b"new").unwrap();
-    fs::hard_link(mount.join("d5/a file with a long name 500"), mount.join("d5/link")).unwrap();
     let again = vec![b'x'; 100_000];
     for round in 0..1_300 {
         let mut bytes = again.clone();
@@ -59,8 +58,6 @@ fn a_slave_that_was_left_behind_compares_what_lost_records_touched() {
     cluster.assert_equal();
     let after = cluster.slave_status(0);
     assert_eq!((after.resyncs, after.divergences), (before.resyncs + 1, 0), "{after:?}");
-    println!("{}", cluster.slaves[0].daemon.as_ref().unwrap().log_tail());
-    println!("{}", cluster.master.log_tail());
     let bytes = after.answer_bytes - before.answer_bytes;
     println!("{bytes} B of answers");
     assert!(bytes < ANSWER_BYTES_MAX, "{bytes} B of answers: more was compared than what was touched");
@@ -99,7 +96,7 @@ fn an_overflow_does_not_make_a_resync_start_over() {
     cluster.wait();
     let resync = || {
         let before = cluster.slave_status(0);
-        assert_eq!(cluster.run("resync", &["-c", &address]).0, Some(0));
+        assert_eq!(cluster.run("resync", &["--checksum", "-c", &address]).0, Some(0));
         harness::eventually(SOON, "it begins", || cluster.slave_status(0).resyncs > before.resyncs);
         before.answer_bytes
     };
