@@ -186,7 +186,7 @@ fn changed_byte(cluster: &Cluster, at: u64) {
 
 /// DESIGN section 7: "Only blocks that differ are sent; a huge file never needs to fit in memory."
 #[test]
-fn one_byte_in_a_large_file_moves_two_blocks_at_most() {
+fn one_byte_in_a_large_file_moves_one_block() {
     let mut cluster = cluster().network(1).on_disk().expect_log(FOUND).start();
     cluster.master.stop();
     let (len, data) = large();
@@ -210,6 +210,6 @@ fn one_byte_in_a_large_file_moves_two_blocks_at_most() {
     assert_eq!((status.resyncs, status.divergences), (resyncs + 1, 0), "{status:?}");
     // What tells that the other blocks are the same costs a little for each want of eight of them.
     let told = len / (1 << 20) * 300;
-    assert!(status.answer_bytes <= 2 * (128 << 10) + told, "{} answer bytes", status.answer_bytes);
+    assert!(status.answer_bytes <= (128 << 10) + 4096 + told, "{} answer bytes", status.answer_bytes);
     cluster.finish();
 }

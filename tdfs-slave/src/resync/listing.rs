@@ -359,6 +359,8 @@ impl Resync {
         here: &Standing,
     ) -> Result<(), Failure> {
         match self.frontier.mark(node) {
+            // Nothing is parted by a look.
+            _ if self.looks => {}
             _ if self.frontier.is_missed(node) => self.part_missed(stock, path)?,
             _ if here.links < 2 => {}
             Mark::Checked => {}
