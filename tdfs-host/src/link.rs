@@ -207,23 +207,30 @@ impl<W: AsyncWrite + Send + Unpin + 'static> FrameSender<W> {
             && self.gathered.iter().map(bytes).sum::<usize>() < GATHERED_BYTES_MAX
     }
 
-    /// Takes a frame to write.
+    /// True if all frames that were taken are written.
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, Sending::Idle(_)) && self.gathered.is_empty()
+    }
+
+    /// Takes a frame to write: where there is room, and one more, for which a permit was given when there was.
     ///
     /// # Panics
-    /// When there is no room: the session gives out one permit at a time.
+    /// When it is yet another one.
     pub fn start(&mut self, frame: Arc<Frame>) {
-        assert!(self.has_room(), "a frame was begun before the one before it was done");
+        let waits = matches!(self.state, Sending::Busy(_)) && self.gathered.is_empty();
+        assert!(self.has_room() || waits, "a frame was begun before the one before it was done");
         self.gathered.push(frame);
     }
 
-    /// Waits until all frames are written; for ever when there are none. Dropping the future loses nothing.
+    /// Waits until the frames are written that were taken before a write began; for ever when there are none.
+    /// What was taken meanwhile is for the next call. Dropping the future loses nothing.
     ///
     /// # Errors
     /// When the connection is gone.
     pub async fn done(&mut self) -> io::Result<()> {
-        if !self.gathered.is_empty() {
+        if !self.gathered.is_empty() && matches!(self.state, Sending::Idle(_)) {
             let Sending::Idle(mut writer) = std::mem::replace(&mut self.state, Sending::Gone) else {
-                unreachable!("nothing is gathered during a write");
+                unreachable!("it was idle a moment ago");
             };
             let frames = std::mem::take(&mut self.gathered);
             self.state = Sending::Busy(Box::pin(async move {

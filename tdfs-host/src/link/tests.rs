@@ -65,6 +65,30 @@ fn frames_that_are_ready_at_once_go_out_together_and_in_order() {
     });
 }
 
+/// A permit that was given when there was room may be used when the write of what is before has begun: by a peer
+/// that does not read, that can be much later.
+#[test]
+fn a_frame_may_follow_while_one_is_being_written() {
+    run(async {
+        let (ours, theirs) = tokio::io::duplex(100);
+        let mut sender = FrameSender::new(ours);
+        sender.start(Arc::new(Frame::new(FrameKind::Message, Codec::Stored, vec![7; 10_000])));
+        assert!(sender.has_room());
+        assert!(tokio::time::timeout(Duration::from_millis(5), sender.done()).await.is_err(), "nobody reads");
+        assert!(!sender.has_room() && !sender.is_done());
+        sender.start(Arc::new(frame(3)));
+        let reading = tokio::spawn(async move {
+            let mut reader = FrameReader::new(theirs);
+            (reader.read().await.unwrap().1.len(), reader.read().await.unwrap().1.len())
+        });
+        sender.done().await.unwrap();
+        assert!(sender.has_room() && !sender.is_done(), "the second one waits");
+        sender.done().await.unwrap();
+        assert!(sender.is_done());
+        assert_eq!(reading.await.unwrap(), (10_000, 3));
+    });
+}
+
 #[test]
 fn large_frames_are_refused_before_the_handshake() {
     run(async {

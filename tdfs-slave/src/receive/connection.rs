@@ -109,7 +109,6 @@ impl<'a> Connection<'a> {
                 Output::Send(message) => match message.frame() {
                     Ok(frame) => {
                         self.sender.start(Arc::new(frame));
-                        // While streaming only: a last message is to be on its way before all ends.
                         if self.session.is_streaming() && self.sender.has_room() {
                             self.tell(Input::Writable);
                         }
@@ -198,7 +197,7 @@ impl<'a> Connection<'a> {
             Happened::Unreadable(LinkError::Frame(e)) => self.damaged(&e.to_string()),
             Happened::Unreadable(e) => return self.lost(&e.to_string()),
             Happened::Lost(e) => return self.lost(&e.to_string()),
-            Happened::Written => self.tell(Input::Writable),
+            Happened::Written => self.written(),
             Happened::Relay => self.relay_changed(),
             Happened::SentAway => return self.lost("sent away: too many connections that say nothing"),
             Happened::Stopping => self.tell(Input::Stop("the slave ends".into())),
@@ -210,6 +209,13 @@ impl<'a> Connection<'a> {
             }
         }
         false
+    }
+
+    /// Frames were written. Before the session ends, its last message has to be: other frames may wait still.
+    fn written(&mut self) {
+        if self.sender.is_done() || (self.session.is_streaming() && self.sender.has_room()) {
+            self.tell(Input::Writable);
+        }
     }
 
     fn came(&mut self, kind: FrameKind, payload: Vec<u8>) {

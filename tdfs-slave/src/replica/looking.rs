@@ -47,6 +47,8 @@ struct Look {
 #[derive(Debug, Default)]
 pub(super) struct Looking {
     look: Option<Look>,
+    /// A look that was cancelled, for the answers that are still on their way to it.
+    spent: Option<Resync>,
     /// A comparison that waits for the resync, or the check, that goes on.
     waiting: Option<Order>,
     /// Findings to be told.
@@ -63,8 +65,8 @@ struct Shown {
 }
 
 impl Look {
-    fn new(purpose: Purpose, before: Option<Look>) -> Look {
-        let resync = Resync::look(before.map(|before| before.resync));
+    fn new(purpose: Purpose, before: Option<Resync>) -> Look {
+        let resync = Resync::look(before);
         Look { purpose, resync, to_heal: Vec::new(), found: BTreeMap::new(), differences: 0 }
     }
 
@@ -109,6 +111,17 @@ impl Looking {
         self.look.as_ref().is_some_and(|look| look.purpose == Purpose::Check)
     }
 
+    /// The resync that an answer to a look is for.
+    pub(super) fn asked(&mut self) -> Option<&mut Resync> {
+        self.look.as_mut().map(|look| &mut look.resync).or(self.spent.as_mut())
+    }
+
+    /// What comes before the next look.
+    fn before(&mut self) -> Option<Resync> {
+        let spent = self.spent.take();
+        self.look.take().map(|look| look.resync).or(spent)
+    }
+
     /// The resync that looks, to be told of each record.
     pub(super) fn resync(&mut self) -> Option<&mut Resync> {
         self.look.as_mut().map(|look| &mut look.resync)
@@ -145,6 +158,7 @@ impl Replica {
 
     /// A stream begins that continues the one before: what was looked at stays so.
     pub(super) fn go_on_looking(&mut self) {
+        self.looking.spent = None;
         if let Some(look) = &mut self.looking.look {
             look.resync.restart();
         }
@@ -159,7 +173,7 @@ impl Replica {
             return Err(e.to_string());
         }
         self.stop_looking();
-        let mut look = Look::new(Purpose::Check, self.looking.look.take());
+        let mut look = Look::new(Purpose::Check, self.looking.before());
         look.resync.restart(); // what was asked on the connection before is not answered any more
         if let Some(sec) = before {
             // What records touched since then has the master's mtime, whatever its content (rule 7).
@@ -178,7 +192,7 @@ impl Replica {
 
     /// Drops the look; [`Replica::stop_looking`] has to come first where it is to come again.
     pub(super) fn drop_look(&mut self) {
-        self.looking.look = None;
+        (self.looking.look, self.looking.spent) = (None, None);
     }
 
     /// What a human wants.
@@ -200,7 +214,8 @@ impl Replica {
                 let is_it =
                     |order: &mut Order| matches!(order, Order::Verify { id: other, .. } if *other == id);
                 self.looking.waiting.take_if(is_it);
-                self.looking.look.take_if(|look| look.is_verify(id));
+                let cancelled = self.looking.look.take_if(|look| look.is_verify(id));
+                self.looking.spent = cancelled.map(|look| look.resync).or(self.looking.spent.take());
             }
             Order::Confirm => self.confirm(),
         }
@@ -247,7 +262,7 @@ impl Replica {
     fn begin_waiting(&mut self) {
         let busy = self.resync.is_some() || self.looking.is_checking();
         if let Some(Order::Verify { id, repair }) = self.looking.waiting.take_if(|_| !busy) {
-            let mut look = Look::new(Purpose::Verify { id, repair }, self.looking.look.take());
+            let mut look = Look::new(Purpose::Verify { id, repair }, self.looking.before());
             look.resync.distrust_all();
             self.looking.look = Some(look);
         }
@@ -307,11 +322,11 @@ impl Replica {
         };
         let waiting = self.looking.waiting.map(|_| nothing(Phase::Waiting));
         let verify = look(|purpose| *purpose != Purpose::Check).map(|look| look.progress(Phase::Verifying));
-        let (resync_phase, shown) =
-            (resync.map(|now| now.phase), self.looking.shown.resync.map(|then| then.phase));
-        let due = self.looking.shown.at.is_none_or(|at| at.elapsed() >= SHOW_INTERVAL);
-        if due || resync_phase != shown {
-            self.looking.shown = Shown { at: Some(Instant::now()), resync, verify: verify.or(waiting) };
+        let (verify, shown) = (verify.or(waiting), &self.looking.shown);
+        let phase = |progress: Option<ResyncProgress>| progress.map(|progress| progress.phase);
+        let same = phase(resync) == phase(shown.resync) && phase(verify) == phase(shown.verify);
+        if !same || shown.at.is_none_or(|at| at.elapsed() >= SHOW_INTERVAL) {
+            self.looking.shown = Shown { at: Some(Instant::now()), resync, verify };
         }
     }
 

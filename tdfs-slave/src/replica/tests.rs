@@ -10,6 +10,7 @@ use tdfs_wire::op::{DataOp, NamespaceOp, NewObject, RenameMode};
 use tdfs_wire::{Epoch, Name, Time, TreePath};
 
 mod adopt;
+mod looks;
 
 const EPOCH: Epoch = Epoch { number: 1, id: Id([9; 16]) };
 const FILESYSTEM: Id = Id([3; 16]);

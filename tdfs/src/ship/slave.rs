@@ -188,10 +188,17 @@ impl Slave {
     fn start(&mut self, frame: Arc<Frame>) {
         if let Link::Open { sender, .. } = &mut self.link {
             sender.start(frame);
-            // While streaming only: a last message is to be on its way before all ends.
-            if sender.has_room() && self.session.is_streaming() {
+            if self.session.is_streaming() && sender.has_room() {
                 self.tell(Input::Writable);
             }
+        }
+    }
+
+    /// Frames were written. Before the session ends, its last message has to be: other frames may wait still.
+    fn written(&mut self) {
+        let Link::Open { sender, .. } = &self.link else { return };
+        if sender.is_done() || (self.session.is_streaming() && sender.has_room()) {
+            self.tell(Input::Writable);
         }
     }
 
@@ -316,7 +323,7 @@ impl Slave {
             Happened::Unreadable(LinkError::Frame(e)) => self.fault(&e.to_string()),
             Happened::Unreadable(e) => self.lost(e.to_string()),
             Happened::Lost(e) => self.lost(format!("connection lost: {e}")),
-            Happened::Written => self.tell(Input::Writable),
+            Happened::Written => self.written(),
             Happened::Wake => {}
             Happened::Stop => {
                 let why = self.stop.borrow_and_update().unwrap_or("the master ends");
