@@ -6,10 +6,18 @@ use crate::replica::Replica;
 use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
 use tdfs_wire::Lsn;
+use tdfs_wire::answer::Want;
 use tdfs_wire::message::{Begin, Check, Difference, Finding, Order, Phase, Plan, Standing};
 
 fn begin_check(scene: &Scene, replica: &mut Replica) {
     replica.begin(FILESYSTEM, &Begin { check: true, ..scene.begin(Plan::Stream) }).unwrap();
+}
+
+fn answer(scene: &Scene, replica: &mut Replica, wants: &[Want]) {
+    for want in wants {
+        let (answer, bulk) = scene.answer(want);
+        replica.answer(Lsn::ZERO, &answer, &bulk).unwrap();
+    }
 }
 
 /// A replica that was equal, with one file that somebody has changed since.
@@ -28,17 +36,19 @@ fn changed() -> (Scene, Replica) {
 fn a_check_is_durably_resyncing_before_it_changes_anything() {
     let (scene, mut replica) = changed();
     begin_check(&scene, &mut replica);
-    while matches!(replica.standing(), Standing::Equal { .. }) {
+    let wants = loop {
+        let wants = replica.wants();
+        if matches!(replica.standing(), Standing::Resyncing { .. }) {
+            break wants;
+        }
         assert!(replica.report().checking && !replica.report().resyncing);
         assert_eq!(fs::read(scene.replica("f")).unwrap(), b"of somebody else");
-        for want in replica.wants() {
-            let (answer, bulk) = scene.answer(&want);
-            replica.answer(Lsn::ZERO, &answer, &bulk).unwrap();
-        }
-    }
+        answer(&scene, &mut replica, &wants);
+    };
     let kept = fs::read_to_string(scene.dir.path().join("state/replica.json")).unwrap();
     assert!(kept.contains("resyncing"), "{kept}");
     assert_eq!(fs::read(scene.replica("f")).unwrap(), b"of somebody else");
+    answer(&scene, &mut replica, &wants);
     scene.answer_all(&mut replica);
     assert!(matches!(replica.standing(), Standing::Equal { .. }));
     assert_eq!((replica.check(), replica.report().divergences), (Check::None, 0));
@@ -131,16 +141,15 @@ fn verify_waits_and_can_be_cancelled() {
     let wants = replica.wants();
     assert_eq!(replica.report().verify.map(|progress| progress.phase), Some(Phase::Waiting));
     replica.order(Order::Cancel { id: 5 });
-    for want in wants {
-        let (answer, bulk) = scene.answer(&want);
-        replica.answer(Lsn::ZERO, &answer, &bulk).unwrap();
-    }
+    answer(&scene, &mut replica, &wants);
     scene.answer_all(&mut replica);
     assert!(replica.findings().is_empty());
     replica.order(Order::Verify { id: 6, repair: false });
-    assert_eq!(replica.wants().len(), 1);
+    let on_their_way = replica.wants();
+    assert_eq!(on_their_way.len(), 1);
     replica.order(Order::Cancel { id: 6 });
     replica.order(Order::Verify { id: 7, repair: false });
+    answer(&scene, &mut replica, &on_their_way);
     scene.answer_all(&mut replica);
     let findings = replica.findings();
     assert!(matches!(&findings[..], [Finding::Ended(ended)] if ended.verify == 7), "{findings:?}");
