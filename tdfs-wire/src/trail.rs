@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// Most bytes that a trail takes in memory, if nothing else is asked for.
 pub const TRAIL_BYTES_MAX: usize = 64 << 20;
-/// What a name costs in memory besides its bytes: its node and its place among the children (measured).
+/// What a name costs in memory besides its bytes, as an estimate: its node and its place among the children.
 const NODE_BYTES: usize = 160;
 const ROOT: usize = 0;
 

@@ -364,7 +364,10 @@ impl Resync {
             _ if self.frontier.is_missed(node) => self.part_missed(stock, path)?,
             _ if here.links < 2 => {}
             Mark::Checked => {}
-            Mark::Unchecked(Touch::Doubted) => self.frontier.groups.lose_sight(),
+            // Its other names are not compared any more, or never are where they count as equal.
+            Mark::Unchecked(touch) if touch == Touch::Doubted || self.frontier.is_partial() => {
+                self.frontier.groups.lose_sight();
+            }
             Mark::Unchecked(_) => self.frontier.groups.lose(),
         }
         Ok(())

@@ -82,10 +82,12 @@ impl Resync {
         Ok(Some((ino, (known, links, here.links))))
     }
 
-    /// True if all names of a group stand for the inode `ino` in the replica; the others are compared.
-    fn share_one_inode<S: Stock>(&mut self, stock: &mut S, id: GroupId, ino: u64) -> Result<bool, Failure> {
+    /// True if all names of a group stand for one inode in the replica: its own, or (where that is not known)
+    /// `first`. The others are compared, which gives them that one.
+    fn share_one_inode<S: Stock>(&mut self, stock: &mut S, id: GroupId, first: u64) -> Result<bool, Failure> {
+        let ino = self.frontier.groups.get(id).and_then(|group| group.local).unwrap_or(first);
         let mut shared = true;
-        for name in self.frontier.groups.names(id).into_iter().skip(1) {
+        for name in self.frontier.groups.names(id) {
             let Some(path) = self.frontier.path(name) else { continue };
             if stock.look(&path)?.is_none_or(|here| here.ino != ino) {
                 self.frontier.recompare_node(name, Touch::No);

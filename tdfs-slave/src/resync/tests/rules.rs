@@ -375,6 +375,26 @@ fn moved_over_name_does_not_merge_two_objects() {
     world.assert_equal();
 }
 
+/// Rule 8: the name of a group that is known longest may be the one that has to join the others.
+#[test]
+fn names_of_one_object_are_joined_whichever_is_known_first() {
+    let mut world = equal(&["a", "gone"]);
+    world.record_both(link("a", "b"), &[]);
+    for op in [unlink("b"), create("b")] {
+        world.tamper_with(&op, &[]);
+    }
+    // Records link c and d with what b is here; d is compared, for b may be what was wrong with what is gone.
+    recorded(&mut world, link("b", "c"), &[]);
+    world.resync.want(p("gone"));
+    recorded(&mut world, unlink("gone"), &[]);
+    recorded(&mut world, link("b", "d"), &[]);
+    for path in ["a", "d", "a"] {
+        world.resync.want(p(path));
+        compared(&mut world, path);
+    }
+    ends_equal(world);
+}
+
 /// An op that moves bytes while hashes are on their way makes "same" mean another place.
 #[test]
 fn shifted_file_is_compared_once_more() {
@@ -459,6 +479,20 @@ fn lost_record_before_one_that_came_is_not_hidden() {
     world.record(rename("f", "d"), &[]);
     world.lose_records(3);
     recorded(&mut world, write("e/b", 8), b"new");
+    ends_equal(world);
+}
+
+/// Rules 6 and 8: what a rename that could not be done should have replaced gets the records about its name,
+/// and by that its other names do, which count as equal.
+#[test]
+fn rename_of_what_is_missing_leaves_the_target_to_its_other_names() {
+    let mut world = equal(&["a"]);
+    world.record_both(link("a", "b"), &[]);
+    world.record(mkdir("d"), &[]);
+    world.lose_records(1);
+    for op in [create("d/a"), rename_over("d/a", "a"), times("a")] {
+        recorded(&mut world, op, &[]);
+    }
     ends_equal(world);
 }
 
