@@ -7,7 +7,7 @@ use super::Resync;
 use super::frontier::{Fill, Mark, Need, NodeId, Touch};
 use super::groups::GroupId;
 use super::listing::{Identity, Made};
-use super::stock::Stock;
+use super::stock::{Standing, Stock};
 use crate::replay::Failure;
 use tdfs_wire::TreePath;
 use tdfs_wire::answer::{BLOCK_BYTES, Stretch};
@@ -61,8 +61,12 @@ impl Resync {
     ) -> Result<(), Failure> {
         let identity = Identity { path, kind: &found.meta.kind, ino: found.ino, links: found.links };
         let Some(Need::Object(fill)) = self.frontier.need(node) else {
-            let same = stock.look(path)?.is_some_and(|here| here.meta.kind == found.meta.kind);
-            if !same {
+            let same = stock.look(path)?.filter(|here| here.meta.kind == found.meta.kind);
+            // In a look its meta stands for its content; but a record since, by whatever name, has set its
+            // mtime (rule 7).
+            let is_stale =
+                |here: &Standing| self.looks && self.began.is_some_and(|began| here.changed >= began);
+            if same.is_none_or(|here| is_stale(&here)) {
                 self.frontier.need_object(node);
                 return Ok(());
             }

@@ -90,7 +90,7 @@ pub struct Node {
     /// The id of the want that was sent.
     asked: Option<u64>,
     /// The group of names that it is in.
-    group: Option<GroupId>,
+    pub(super) group: Option<GroupId>,
     queued: bool,
     /// Records by this name never came, and it was not compared since.
     missed: bool,
@@ -162,7 +162,7 @@ impl Frontier {
         if *turn == id.turn { node.as_ref() } else { None }
     }
 
-    fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
+    pub(super) fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
         let (turn, node) = self.slots.get_mut(id.slot as usize)?;
         if *turn == id.turn { node.as_mut() } else { None }
     }
@@ -449,9 +449,12 @@ impl Frontier {
         self.detach(id);
         for id in self.at_or_below(id) {
             let (mark, need) = (self.mark(id), self.need(id));
-            let comparing = matches!(need, Some(Need::Object(_))) && self.group(id).is_some();
-            let touched =
-                mark == Mark::Unchecked(Touch::Touched) || comparing || self.overflown || self.is_missed(id);
+            let comparing = matches!(need, Some(Need::Object(_) | Need::Meta)) && self.group(id).is_some();
+            let touched = mark == Mark::Unchecked(Touch::Touched)
+                || comparing
+                || self.overflown
+                || self.is_missed(id)
+                || self.is_compared_again_later(id);
             // Half compared, and what other names it has is not known.
             let alone = comparing && self.group(id).is_some_and(|group| self.groups.names(group).len() < 2);
             match mark {
@@ -476,6 +479,8 @@ impl Frontier {
             let touch = match (self.mark(id), self.need(id)) {
                 (Mark::Unchecked(Touch::Doubted), _) => Touch::Doubted,
                 (_, Some(Need::Object(_))) => Touch::Touched,
+                (_, Some(Need::Meta)) if self.group(id).is_some() => Touch::Touched,
+                (Mark::Checked, _) if self.is_compared_again_later(id) => Touch::Touched,
                 (Mark::Unchecked(touch), _) => touch,
                 (Mark::Checked, _) => Touch::No,
             };
@@ -530,52 +535,11 @@ impl Frontier {
         }
     }
 
-    /// Puts the name into a group; what records linked with it comes along.
-    pub fn enter_group(&mut self, id: NodeId, group: GroupId, links: u64) {
-        let names = match self.group(id) {
-            Some(before @ GroupId::Linked(_)) if before != group => self.groups.names(before),
-            _ => vec![id],
-        };
-        for id in names {
-            if self.group(id).is_some_and(|before| before != group) {
-                self.leave_group(id);
-            }
-            if let Some(node) = self.get_mut(id) {
-                node.group = Some(group);
-                self.groups.enter(id, group, links);
-            }
-        }
-    }
-
-    /// Takes the name out of its group.
-    pub fn leave_group(&mut self, id: NodeId) {
-        if let Some(group) = self.get_mut(id).and_then(|node| node.group.take()) {
-            let uneven = self.groups.leave(id, group);
-            match (uneven, self.partial) {
-                (true, true) => self.groups.lose_sight(),
-                // Its other names are in groups, or will be compared.
-                (true, false) => self.groups.lose(),
-                (false, _) => {}
-            }
-        }
-    }
-
     /// True if the content of the node's object is being compared, by this or by another name.
     pub fn is_filling(&self, id: NodeId) -> bool {
         let own = |id: NodeId| matches!(self.need(id), Some(Need::Object(_)));
         let group = self.group(id).and_then(|group| self.groups.get(group));
         own(id) || group.is_some_and(|group| group.names.iter().any(|&name| own(name)))
-    }
-
-    /// All groups are forgotten: nothing about hard links is in doubt.
-    pub fn forget_groups(&mut self) {
-        for group in self.groups.ids() {
-            let names = self.groups.names(group);
-            for id in names {
-                self.leave_group(id);
-                self.prune(id);
-            }
-        }
     }
 }
 

@@ -7,7 +7,7 @@
 //! replica that is equal must not be changed by a check. What could go wrong meanwhile is kept track of: a
 //! touched name that goes before it was compared (`lost`) makes every group be compared by hashes once more.
 
-use super::frontier::NodeId;
+use super::frontier::{Frontier, NodeId};
 use std::collections::{BTreeSet, HashMap};
 
 /// What a group is known by.
@@ -164,5 +164,48 @@ impl Groups {
     /// True if sight was lost of something.
     pub fn is_unseen(&self) -> bool {
         self.unseen
+    }
+}
+
+impl Frontier {
+    /// Puts the name into a group; what records linked with it comes along.
+    pub fn enter_group(&mut self, id: NodeId, group: GroupId, links: u64) {
+        let names = match self.group(id) {
+            Some(before @ GroupId::Linked(_)) if before != group => self.groups.names(before),
+            _ => vec![id],
+        };
+        for id in names {
+            if self.group(id).is_some_and(|before| before != group) {
+                self.leave_group(id);
+            }
+            if let Some(node) = self.get_mut(id) {
+                node.group = Some(group);
+                self.groups.enter(id, group, links);
+            }
+        }
+    }
+
+    /// Takes the name out of its group.
+    pub fn leave_group(&mut self, id: NodeId) {
+        if let Some(group) = self.get_mut(id).and_then(|node| node.group.take()) {
+            let uneven = self.groups.leave(id, group);
+            match (uneven, self.is_partial()) {
+                (true, true) => self.groups.lose_sight(),
+                // Its other names are in groups, or will be compared.
+                (true, false) => self.groups.lose(),
+                (false, _) => {}
+            }
+        }
+    }
+
+    /// All groups are forgotten: nothing about hard links is in doubt.
+    pub fn forget_groups(&mut self) {
+        for group in self.groups.ids() {
+            let names = self.groups.names(group);
+            for id in names {
+                self.leave_group(id);
+                self.prune(id);
+            }
+        }
     }
 }

@@ -211,12 +211,18 @@ impl Resync {
     }
 
     fn is_distrusted(&self, here: &Standing) -> bool {
-        // What a name that is gone did to an inode by records shows in no mark of its other names.
-        let lost = self.frontier.groups.lost() > 0 && self.began.is_some_and(|began| here.changed >= began);
+        // What a name that is gone did to an inode by records shows in no mark of its other names. A name that
+        // goes later does not trouble a resync: it compares them once more at its end, which a look does not.
+        let may_be_lost = self.frontier.groups.lost() > 0 || (self.looks && here.links > 1);
         self.distrust.all
-            || lost
+            || (may_be_lost && self.changed_meanwhile(here))
             || self.frontier.overflown()
             || self.distrust.changed_since.is_some_and(|since| here.changed >= since)
+    }
+
+    /// True if records may have changed the object since this began.
+    pub(super) fn changed_meanwhile(&self, here: &Standing) -> bool {
+        self.began.is_some_and(|began| here.changed >= began)
     }
 
     fn enter(&mut self, dir: NodeId, name: &[u8], decision: Decision) {

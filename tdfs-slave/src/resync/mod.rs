@@ -206,9 +206,6 @@ impl Resync {
     pub fn applied(&mut self, op: &Op) {
         self.noted.names_changed();
         self.frontier.follow(op);
-        if self.looks {
-            self.frontier.suspect(op);
-        }
     }
 
     /// Has to be told each op that the replica contradicts; it is not tried again.

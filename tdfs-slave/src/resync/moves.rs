@@ -36,9 +36,8 @@ impl Frontier {
                 self.need_object(id);
                 self.set_missed(id, true);
             }
-            // Its meta will be compared in any case.
-            (false, Extent::Itself) => {}
-            (false, Extent::All) => self.touched(path, false),
+            // Its meta will be compared in any case; but it may go before, and have other names.
+            (false, _) => self.touched(path, false),
         }
     }
 
@@ -52,20 +51,6 @@ impl Frontier {
             Op::Attr(op) => self.touched(op.path(), false),
             Op::Xattr(op) => self.touched(op.path(), false),
             Op::Check { paths } => paths.iter().for_each(|path| self.want(path)),
-        }
-    }
-
-    /// A record touched objects of which a look has asked only the meta: replay has set their mtimes, which say
-    /// nothing about their contents any more (rule 7).
-    pub fn suspect(&mut self, op: &Op) {
-        for path in op.paths() {
-            let Some(id) = self.place(path).node else { continue };
-            let names = self.group(id).map_or(vec![id], |group| self.groups.names(group));
-            for name in names {
-                if self.need(name) == Some(Need::Meta) {
-                    self.need_object(name);
-                }
-            }
         }
     }
 
@@ -177,7 +162,7 @@ impl Frontier {
     }
 
     /// True if a touched name that went may have changed the object.
-    fn is_compared_again_later(&self, id: NodeId) -> bool {
+    pub(super) fn is_compared_again_later(&self, id: NodeId) -> bool {
         let group = self.group(id).and_then(|group| self.groups.get(group));
         group.is_some_and(|group| group.compared_at < self.groups.lost())
     }
@@ -269,7 +254,8 @@ impl Frontier {
             self.forget(id);
         }
         let checked = self.place(to).checked;
-        if checked && source.checked && group.is_none() {
+        if source.checked && group.is_none() {
+            // Also where the target is not checked: by that name it may miss a record.
             let (id, new) = (self.ensure(from), self.groups.new_linked());
             self.enter_group(id, new, 2);
             group = Some(new);

@@ -1,9 +1,12 @@
 //! Looks: the check at start and verify, over trees in memory with random schedules. Seeds as in `random`.
 
 use super::random::{CHANGES, each_seed, equal};
+use super::story::{create, link, mkdir, p, unlink, write};
+use super::world::World;
 use crate::resync::Resync;
 use std::collections::BTreeSet;
 use tdfs_wire::TreePath;
+use tdfs_wire::message::Difference;
 use tdfs_wire::object::Kind;
 
 fn look(distrust: bool) -> Resync {
@@ -90,4 +93,31 @@ fn a_check_heals_under_load() {
         world.finish();
         world.assert_equal();
     });
+}
+
+/// DESIGN section 7, rule 7: "replay has set its mtime", by a name that a look has asked about before.
+#[test]
+fn a_look_compares_what_a_record_touched_by_another_name() {
+    let mut world = World::new(1, Resync::paths(Vec::new()));
+    for op in [mkdir("d"), create("d/a"), write("d/a", 0), link("d/a", "b")] {
+        world.record_both(op, &[]);
+    }
+    world.replica.apply(&write("b", 0), b"other content").unwrap();
+    world.replica.apply(&write("b", 13), b"").unwrap();
+    world.look = Some(look(false));
+    world.look_on();
+    world.answer_about(&p(""));
+    world.deliver_all();
+    world.look_on();
+    world.answer_about(&p("d"));
+    for op in [write("b", 14), write("b", 15)] {
+        world.record(op, b"x");
+        world.deliver_all();
+        world.look_on();
+    }
+    world.answer_about(&p("d/a"));
+    world.record(unlink("b"), &[]);
+    world.finish();
+    world.assert_equal();
+    assert_eq!(world.found, [(p("d/a"), Difference::Content)]);
 }

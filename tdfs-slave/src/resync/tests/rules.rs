@@ -6,6 +6,7 @@ use super::story::{
 use super::world::World;
 use crate::resync::{Resync, WANTS_MAX};
 use tdfs_wire::Op;
+use tdfs_wire::message::Difference;
 
 /// The same on both sides: files of 16 bytes, and directories where a name ends with a slash.
 fn twins(names: &[&str]) -> World {
@@ -493,6 +494,53 @@ fn rename_of_what_is_missing_leaves_the_target_to_its_other_names() {
     for op in [create("d/a"), rename_over("d/a", "a"), times("a")] {
         recorded(&mut world, op, &[]);
     }
+    ends_equal(world);
+}
+
+/// Rule 10: what was linked into a part that was not compared then, and missed a record by that name.
+#[test]
+fn lost_record_by_a_name_in_an_unchecked_directory_is_looked_for_by_others() {
+    for listed in [false, true] {
+        let mut world = twins(&["a", "d/"]);
+        compared(&mut world, "");
+        recorded(&mut world, link("a", "d/b"), &[]);
+        if listed {
+            compared(&mut world, "d");
+        }
+        world.record(chmod("d/b", 0o640), &[]);
+        world.lose_records(1);
+        recorded(&mut world, unlink("d/b"), &[]);
+        ends_equal(world);
+    }
+}
+
+/// Rule 10: a name whose group is compared once more at the end goes before that; what it alone got by a
+/// record is known by no other name.
+#[test]
+fn name_that_is_to_be_compared_again_is_not_forgotten() {
+    let mut world = twins(&["a", "d/"]);
+    compared(&mut world, "");
+    compared(&mut world, "d");
+    recorded(&mut world, link("a", "d/b"), &[]);
+    world.record(rename("d", "e"), &[]);
+    world.lose_records(1);
+    // From here on e/b is an object of its own in the replica.
+    for path in ["d", "e", "e", "e/b", "e/b"] {
+        compared(&mut world, path);
+    }
+    recorded(&mut world, write("a", 0), b"new");
+    recorded(&mut world, unlink("a"), &[]);
+    ends_equal(world);
+}
+
+/// What a look has found of a name that goes is wanted by its other names.
+#[test]
+fn what_was_found_is_healed_by_another_name() {
+    let mut world = equal(&["a"]);
+    world.replica.apply(&chmod("a", 0o777), &[]).unwrap();
+    world.resync.want_found(&p("a"), Difference::Attributes);
+    recorded(&mut world, link("a", "b"), &[]);
+    recorded(&mut world, unlink("a"), &[]);
     ends_equal(world);
 }
 
