@@ -4,6 +4,7 @@
 //! the order of the stream. What it says of itself is in the state directory before it is true in the tree:
 //! `resyncing` before the first change of a resync, `equal` only when all of it is on the disk.
 
+mod begin;
 mod kept;
 mod looking;
 
@@ -12,7 +13,7 @@ use crate::relay::{Replay, Stall};
 use crate::replay::failure::{Failure, Trouble};
 use crate::replay::target::Target;
 use crate::replay::{self, Foreseen, Lacks, Pass};
-use crate::resync::{Brake, Contradiction, Disk, Resync, count_below};
+use crate::resync::{Brake, Contradiction, Disk, Resync};
 use kept::{Kept, KeptStanding};
 use looking::Looking;
 use rustix::fs::{FlockOperation, OFlags};
@@ -29,7 +30,7 @@ use tdfs_host::state::StateDir;
 use tdfs_wire::answer::{Answer, Want};
 use tdfs_wire::message::{Begin, Check, Finding, Lost, Order, Plan, Report, Standing};
 use tdfs_wire::record::Record;
-use tdfs_wire::{Id, Lsn, Op, Position, Time};
+use tdfs_wire::{Id, Lsn, Op, Position};
 use tracing::{info, warn};
 
 /// What was cached of the tree is forgotten so often: somebody may have written there, and that shall show.
@@ -48,6 +49,8 @@ pub struct Replica {
     applied: Applied,
     /// The record after the applied one was begun before: what was foreseen of it.
     doubt: Option<Foreseen>,
+    /// The record in hand contradicts the replica, and that could not be noted yet.
+    contradiction: Option<Trouble>,
     state: Arc<StateDir>,
     kept: Kept,
     /// The first master that begins may have what lies here, whatever it is.
@@ -61,6 +64,15 @@ pub struct Replica {
     stalled: Option<String>,
     last_error: Option<String>,
     cached_since: Instant,
+}
+
+/// What counts as equal after a kill, by the quick check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// Files that did not change since the resync, or the check that led to it, began.
+    Older,
+    /// No file: equal size and mtime said nothing about what is healed.
+    Nothing,
 }
 
 /// What another thread needs to make the replica durable. Its fd also holds the replica's lock.
@@ -84,6 +96,7 @@ impl Replica {
         kept.belong_to(root_now, dir, adopt, &state)?;
         let boot = kept::boot_id()?;
         let (mut applied, noted) = Applied::open(&state.path().join("applied"), boot)?;
+        let mut brake = Brake::load(Arc::clone(&state))?;
         if kept.standing == KeptStanding::Equal {
             let crashed = noted.boot != boot && !noted.closed;
             if crashed || noted.epoch == NO_EPOCH {
@@ -94,11 +107,11 @@ impl Replica {
                 };
                 info!("{} is compared with its master as a whole: {why}", dir.display());
                 (kept.standing, kept.began) = (KeptStanding::Resyncing, None);
+                brake.begin(None)?;
                 kept.store(&state)?;
             }
         }
         applied.mark_open()?;
-        let brake = Brake::load(Arc::clone(&state))?;
         let lacks = Lacks::probe(target.root());
         if !lacks.words().is_empty() {
             info!("{} can't carry: {}", dir.display(), lacks.words().join(", "));
@@ -110,6 +123,7 @@ impl Replica {
             sync: Sync { root: Arc::new(root), durable: applied.for_sync() },
             applied,
             doubt: noted.doubt,
+            contradiction: None,
             state,
             kept,
             adopt,
@@ -141,22 +155,30 @@ impl Replica {
     }
 
     /// Records durably that the replica is not known to be equal from now on.
-    fn mark_resyncing(&mut self) -> Result<(), Stall> {
-        if self.kept.standing == KeptStanding::Resyncing {
+    fn mark_resyncing(&mut self, trust: Trust) -> Result<(), Stall> {
+        let before = self.kept.clone();
+        let was = before.standing == KeptStanding::Resyncing;
+        let began = match (trust, was) {
+            (Trust::Nothing, _) => None,
+            (Trust::Older, true) => before.began,
+            (Trust::Older, false) => Some(before.check_began.unwrap_or(i64::MAX).min(resync_clock())),
+        };
+        if was && began == before.began {
             return Ok(());
         }
-        let before = self.kept.clone();
-        let began = self.kept.check_began.unwrap_or(i64::MAX).min(resync_clock());
-        (self.kept.standing, self.kept.began) = (KeptStanding::Resyncing, Some(began));
-        self.brake.begin(None).and_then(|()| self.kept.store(&self.state)).map_err(|e| {
+        // What one look finds is one resync, also where it is healed bit by bit.
+        let begins = !was && !self.looking.heals();
+        (self.kept.standing, self.kept.began) = (KeptStanding::Resyncing, began);
+        let braked = if begins { self.brake.begin(None) } else { Ok(()) };
+        braked.and_then(|()| self.kept.store(&self.state)).map_err(|e| {
             self.kept = before;
             Stall { why: e.to_string() }
         })
     }
 
     /// From now on some paths have to be compared: the caller tells the resync which.
-    fn start_resync(&mut self) -> Result<(), Stall> {
-        self.mark_resyncing()?;
+    fn start_resync(&mut self, trust: Trust) -> Result<(), Stall> {
+        self.mark_resyncing(trust)?;
         self.resync.get_or_insert_with(|| Resync::paths(Vec::new()));
         Ok(())
     }
@@ -164,7 +186,7 @@ impl Replica {
     /// The replica is not as the record says. Where it is being made equal that can be no news.
     fn diverged(&mut self, lsn: Lsn, op: &Op, trouble: &Trouble) -> Result<(), Stall> {
         self.target.drop_all();
-        self.start_resync()?;
+        self.start_resync(Trust::Older)?;
         // What a check has not come to yet may differ because the master's tree changed unseen.
         let looked = self.looking.resync().map(|look| look.contradicted(op));
         let expected = self.looking.is_checking() && looked == Some(Contradiction::Forgiven);
@@ -191,12 +213,18 @@ impl Replica {
                 Pass::First
             }
         };
-        match replay::apply(&mut self.target, &mut self.lacks, (&record.op, record.bulk), pass) {
-            Ok(()) => self.did(&record.op)?,
-            Err(Failure::Divergence(trouble)) => self.diverged(record.lsn, &record.op, &trouble)?,
-            Err(failure) => return Err(Stall { why: failure.to_string() }),
+        if self.contradiction.is_none() {
+            match replay::apply(&mut self.target, &mut self.lacks, (&record.op, record.bulk), pass) {
+                Ok(()) => self.did(&record.op)?,
+                // Not to be tried again: a second attempt would take the intruder's work for its own.
+                Err(Failure::Divergence(trouble)) => self.contradiction = Some(trouble),
+                Err(failure) => return Err(Stall { why: failure.to_string() }),
+            }
         }
-        self.doubt = None;
+        if let Some(trouble) = self.contradiction.clone() {
+            self.diverged(record.lsn, &record.op, &trouble)?;
+        }
+        (self.doubt, self.contradiction) = (None, None);
         self.applied.done();
         Ok(())
     }
@@ -204,7 +232,7 @@ impl Replica {
     fn did(&mut self, op: &Op) -> Result<(), Stall> {
         if let Op::Check { paths } = op {
             info!("the master has {} paths compared", paths.len());
-            self.start_resync()?;
+            self.start_resync(Trust::Older)?;
         }
         if let Some(resync) = &mut self.resync {
             resync.applied(op);
@@ -232,6 +260,7 @@ impl Replica {
             Ok(durable) => {
                 info!("{} equals its master's tree as of record {durable}", self.dir.display());
                 self.resync = None;
+                self.last_error.take_if(|said| said == ASKS);
             }
             Err(error) => {
                 (self.kept.standing, self.kept.began) = (KeptStanding::Resyncing, began);
@@ -246,124 +275,6 @@ impl Replica {
             warn!("{why}");
             self.last_error = Some(why);
         }
-    }
-
-    fn stream_from(&mut self, begin: &Begin) -> Result<(), String> {
-        if self.kept.standing != KeptStanding::Equal {
-            let there = Position { epoch: begin.epoch, lsn: begin.after };
-            return Err(format!("the master goes on at {there}, but this replica is not known to be equal"));
-        }
-        self.go_on_from(begin)
-    }
-
-    /// The resync goes on: what was not answered is asked again.
-    fn resume_from(&mut self, begin: &Begin) -> Result<(), String> {
-        if self.resync.is_none() {
-            return Err("the master has a resync go on of which nothing is known here".into());
-        }
-        self.go_on_from(begin)?;
-        self.resync.iter_mut().for_each(Resync::restart);
-        Ok(())
-    }
-
-    /// The next record is the one after what is applied here.
-    fn go_on_from(&mut self, begin: &Begin) -> Result<(), String> {
-        let here = self.applied.position();
-        let there = Position { epoch: begin.epoch, lsn: begin.after };
-        if here == there {
-            return Ok(());
-        }
-        // A later epoch that branched off exactly here: its master knows its own history.
-        if here.epoch != there.epoch && here.epoch.number < there.epoch.number && self.doubt.is_none() {
-            let synced = self.sync.run().map_err(|e| format!("sync the replica: {e}"))?;
-            debug_assert!(synced == here.lsn);
-            return self.applied.reset(there).map_err(|e| format!("note the new epoch: {e}"));
-        }
-        Err(format!("the master goes on at {there}, but this replica is at {here}"))
-    }
-
-    /// What lies here that this filesystem's master has no right to, in words. Refused unless it is adopted.
-    fn foreign(&self, filesystem: Id) -> Result<Option<String>, String> {
-        let dir = self.dir.display();
-        let foreign = match (self.kept.filesystem, self.kept.standing) {
-            (Some(mine), _) if mine != filesystem => {
-                format!("{dir} is a replica of filesystem {mine}, not of {filesystem}")
-            }
-            (_, KeptStanding::New) if !self.is_empty()? => {
-                format!("{dir} is neither empty nor a replica of this filesystem")
-            }
-            _ => return Ok(None),
-        };
-        if self.adopt {
-            return Ok(Some(foreign));
-        }
-        Err(format!("{foreign}: give an empty directory, or say --adopt to have this one made equal"))
-    }
-
-    fn resync_from(
-        &mut self,
-        filesystem: Id,
-        begin: &Begin,
-        (checksum, is_foreign): (bool, bool),
-    ) -> Result<(), String> {
-        let there = Position { epoch: begin.epoch, lsn: begin.after };
-        let before = self.kept.clone();
-        self.kept.filesystem = Some(filesystem);
-        self.kept.standing = KeptStanding::Resyncing;
-        self.kept.began = match before.standing {
-            // Equal size and mtime say nothing where somebody else's hand was at work.
-            _ if is_foreign => None,
-            // In a later epoch after a crash content can differ at equal size and mtime.
-            KeptStanding::Equal if self.applied.position().epoch != begin.epoch => None,
-            _ if checksum => None,
-            KeptStanding::Equal | KeptStanding::New => {
-                Some(before.check_began.unwrap_or(i64::MAX).min(resync_clock()))
-            }
-            KeptStanding::Resyncing => before.began,
-        };
-        self.kept.check_began = None;
-        if before.standing != KeptStanding::Resyncing {
-            self.begin_brake()?;
-        }
-        if let Err(e) = self.kept.store(&self.state) {
-            self.kept = before;
-            return Err(e.to_string());
-        }
-        self.applied.reset(there).map_err(|e| format!("note the position: {e}"))?;
-        self.doubt = None;
-        self.target.drop_all();
-        let mut resync = Resync::whole();
-        // What replay or an earlier resync wrote has the master's mtime, whatever is missing in its content.
-        match self.kept.began {
-            Some(sec) => resync.distrust_since(Time { sec, nsec: 0 }),
-            None => resync.distrust_all(),
-        }
-        (self.resync, self.lost_due) = (Some(resync), None);
-        info!("{} is made equal to its master's tree, from record {} on", self.dir.display(), begin.after);
-        Ok(())
-    }
-
-    /// Records between what is applied here and `begin.after` are lost: the paths they touched come next.
-    fn patch_from(&mut self, begin: &Begin) -> Result<(), String> {
-        if self.kept.standing != KeptStanding::Equal && self.resync.is_none() {
-            return Err("the master goes on with a resync of which nothing is known here".into());
-        }
-        self.start_resync().map_err(|stall| stall.why)?;
-        self.lost_due = Some(Position { epoch: begin.epoch, lsn: begin.after });
-        self.target.drop_all();
-        self.resync.iter_mut().for_each(Resync::restart);
-        Ok(())
-    }
-
-    fn begin_brake(&mut self) -> Result<(), String> {
-        let objects = count_below(self.target.root());
-        let objects = objects.map_err(|e| format!("count what is in {}: {e}", self.dir.display()))?;
-        self.brake.begin(Some(objects)).map_err(|e| e.to_string())
-    }
-
-    fn is_empty(&self) -> Result<bool, String> {
-        let names = object::list_names(self.target.root());
-        names.map(|names| names.is_empty()).map_err(|e| format!("list {}: {e}", self.dir.display()))
     }
 
     fn answered(&mut self, answer: &Answer, bulk: &[u8]) -> Result<(), Failure> {
@@ -428,7 +339,6 @@ impl Replay for Replica {
             (Plan::Resync { checksum }, _) => {
                 self.resync_from(filesystem, begin, (checksum, foreign.is_some()))?;
                 self.stop_looking();
-                self.drop_look();
             }
             (_, Some(what)) => return Err(format!("{what}: no stream can go on here")),
             (Plan::Stream, None) => self.stream_from(begin)?,
@@ -440,11 +350,7 @@ impl Replay for Replica {
         if let Some(what) = foreign {
             warn!("--adopt: {what}; from now on it is, and all of it is made equal to its master's tree");
         }
-        if begin.check {
-            return self.begin_check();
-        }
-        self.go_on_looking();
-        Ok(())
+        self.looks_begin(begin)
     }
 
     fn lost(&mut self, lost: &Lost) -> Result<(), Stall> {
@@ -456,7 +362,7 @@ impl Replay for Replica {
         if lost.last {
             let noted = self.applied.reset(there);
             noted.map_err(|e| Stall { why: format!("note the position: {e}") })?;
-            (self.doubt, self.lost_due) = (None, None);
+            (self.doubt, self.contradiction, self.lost_due) = (None, None, None);
         }
         Ok(())
     }
@@ -474,7 +380,8 @@ impl Replay for Replica {
         if record.lsn != due {
             return Err(Stall { why: format!("record {} came where {due} has to come", record.lsn) });
         }
-        let done = self.redo(record);
+        // What was found and is not noted yet could be moved away by the record.
+        let done = self.heal_now().and_then(|()| self.redo(record));
         self.stalled = done.as_ref().err().map(|stall| format!("record {}: {}", record.lsn, stall.why));
         done
     }

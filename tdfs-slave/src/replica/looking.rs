@@ -3,13 +3,13 @@
 //! A look changes nothing. What a check finds, or verify with repair, goes to the resync of those paths, and
 //! from then on the replica counts as not equal. Called by `replica` on the replay thread.
 
-use super::{ASKS, Replica, resync_clock};
+use super::{ASKS, Replica, Trust, resync_clock};
 use crate::relay::Stall;
 use crate::resync::{Disk, Resync};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tdfs_wire::answer::Want;
-use tdfs_wire::message::{Check, Difference, Finding, Order, Phase, ResyncProgress, Verified};
+use tdfs_wire::message::{Begin, Check, Difference, Finding, Order, Phase, ResyncProgress, Verified};
 use tdfs_wire::{Time, TreePath};
 use tracing::{info, warn};
 
@@ -39,7 +39,9 @@ struct Look {
     /// Found, and to be healed as soon as that can be noted.
     to_heal: Vec<(TreePath, Difference)>,
     /// The first findings, to be told again after a lost connection.
-    found: BTreeMap<TreePath, Difference>,
+    found: Vec<(TreePath, Difference)>,
+    /// Their paths: each is told once.
+    named: BTreeSet<TreePath>,
     differences: u64,
 }
 
@@ -51,6 +53,8 @@ pub(super) struct Looking {
     spent: Option<Resync>,
     /// A comparison that waits for the resync, or the check, that goes on.
     waiting: Option<Order>,
+    /// A check that waits for the resync that goes on: what that has not come to yet is no finding.
+    check_waits: bool,
     /// Findings to be told.
     outbox: Vec<Finding>,
     shown: Shown,
@@ -67,7 +71,14 @@ struct Shown {
 impl Look {
     fn new(purpose: Purpose, before: Option<Resync>) -> Look {
         let resync = Resync::look(before);
-        Look { purpose, resync, to_heal: Vec::new(), found: BTreeMap::new(), differences: 0 }
+        Look {
+            purpose,
+            resync,
+            to_heal: Vec::new(),
+            found: Vec::new(),
+            named: BTreeSet::new(),
+            differences: 0,
+        }
     }
 
     fn is_verify(&self, id: u64) -> bool {
@@ -83,7 +94,7 @@ impl Look {
         if self.heals() {
             self.to_heal.push((path.clone(), what));
         }
-        if self.found.contains_key(&path) {
+        if self.named.contains(&path) {
             return None;
         }
         self.differences += 1;
@@ -93,7 +104,8 @@ impl Look {
         if self.found.len() >= FINDINGS_MAX {
             return None;
         }
-        self.found.insert(path.clone(), what);
+        self.named.insert(path.clone());
+        self.found.push((path.clone(), what));
         match self.purpose {
             Purpose::Verify { id: verify, .. } => Some(Finding::Difference { verify, path, what }),
             Purpose::Check => None,
@@ -108,7 +120,12 @@ impl Look {
 impl Looking {
     /// Whether a check goes on in memory.
     pub(super) fn is_checking(&self) -> bool {
-        self.look.as_ref().is_some_and(|look| look.purpose == Purpose::Check)
+        self.check_waits || self.look.as_ref().is_some_and(|look| look.purpose == Purpose::Check)
+    }
+
+    /// True if what is found is made equal.
+    pub(super) fn heals(&self) -> bool {
+        self.look.as_ref().is_some_and(Look::heals)
     }
 
     /// The resync that an answer to a look is for.
@@ -156,16 +173,20 @@ impl Replica {
         }
     }
 
-    /// A stream begins that continues the one before: what was looked at stays so.
-    pub(super) fn go_on_looking(&mut self) {
+    /// A stream has begun, with a check or without.
+    pub(super) fn looks_begin(&mut self, begin: &Begin) -> Result<(), String> {
         self.looking.spent = None;
+        if self.resync.is_some() && !self.looking.is_checking() {
+            // What a resync has not come to yet is no finding of a comparison.
+            self.stop_looking();
+        }
         if let Some(look) = &mut self.looking.look {
             look.resync.restart();
         }
+        if begin.check { self.begin_check() } else { Ok(()) }
     }
 
-    /// A stream begins with a check.
-    pub(super) fn begin_check(&mut self) -> Result<(), String> {
+    fn begin_check(&mut self) -> Result<(), String> {
         let before = self.kept.check_began;
         self.kept.check_began = Some(before.unwrap_or_else(resync_clock));
         if let Err(e) = self.kept.store(&self.state) {
@@ -173,26 +194,31 @@ impl Replica {
             return Err(e.to_string());
         }
         self.stop_looking();
+        if self.resync.is_some() {
+            self.looking.check_waits = true;
+            return Ok(());
+        }
+        self.take_check(before)
+    }
+
+    /// The check begins; `since`: records have set mtimes since then (rule 7).
+    fn take_check(&mut self, since: Option<i64>) -> Result<(), String> {
+        self.looking.check_waits = false;
+        self.brake.begin(None).map_err(|e| e.to_string())?;
         let mut look = Look::new(Purpose::Check, self.looking.before());
-        look.resync.restart(); // what was asked on the connection before is not answered any more
-        if let Some(sec) = before {
-            // What records touched since then has the master's mtime, whatever its content (rule 7).
+        if let Some(sec) = since {
             look.resync.distrust_since(Time { sec, nsec: 0 });
         }
         self.looking.look = Some(look);
         Ok(())
     }
 
-    /// The whole replica is about to be made equal: a check is no use, a comparison comes after it.
+    /// The replica is about to be made equal: no look is of use meanwhile, a comparison comes after it.
     pub(super) fn stop_looking(&mut self) {
         if let Some(Look { purpose: Purpose::Verify { id, repair }, .. }) = self.looking.look {
             self.looking.waiting = Some(Order::Verify { id, repair });
         }
-    }
-
-    /// Drops the look; [`Replica::stop_looking`] has to come first where it is to come again.
-    pub(super) fn drop_look(&mut self) {
-        (self.looking.look, self.looking.spent) = (None, None);
+        (self.looking.look, self.looking.spent, self.looking.check_waits) = (None, None, false);
     }
 
     /// What a human wants.
@@ -201,11 +227,8 @@ impl Replica {
             Order::Verify { id, .. } => match &mut self.looking.look {
                 Some(look) if look.is_verify(id) => {
                     // What was told on a connection that is lost is told again.
-                    let told = look.found.iter().map(|(path, what)| Finding::Difference {
-                        verify: id,
-                        path: path.clone(),
-                        what: *what,
-                    });
+                    let again = look.found.iter().cloned();
+                    let told = again.map(|(path, what)| Finding::Difference { verify: id, path, what });
                     self.looking.outbox = told.collect();
                 }
                 _ => self.looking.waiting = Some(order),
@@ -260,19 +283,42 @@ impl Replica {
     }
 
     fn begin_waiting(&mut self) {
+        if self.looking.check_waits && self.resync.is_none() {
+            let since = self.kept.check_began;
+            if let Err(why) = self.take_check(since) {
+                self.looking.check_waits = true;
+                self.failed(why);
+            }
+        }
         let busy = self.resync.is_some() || self.looking.is_checking();
         if let Some(Order::Verify { id, repair }) = self.looking.waiting.take_if(|_| !busy) {
+            if repair && let Err(e) = self.brake.begin(None) {
+                self.looking.waiting = Some(Order::Verify { id, repair });
+                return self.failed(format!("note that a resync begins: {e}"));
+            }
             let mut look = Look::new(Purpose::Verify { id, repair }, self.looking.before());
             look.resync.distrust_all();
             self.looking.look = Some(look);
         }
     }
 
+    /// Hands what was found to the resync; a stall where that can't be noted.
+    pub(super) fn heal_now(&mut self) -> Result<(), Stall> {
+        let Some(mut look) = self.looking.look.take_if(|look| !look.to_heal.is_empty()) else {
+            return Ok(());
+        };
+        let healed = self.heal_found(&mut look);
+        self.looking.look = Some(look);
+        healed
+    }
+
     fn heal_found(&mut self, look: &mut Look) -> Result<(), Stall> {
         if look.to_heal.is_empty() {
             return Ok(());
         }
-        self.start_resync()?;
+        // What hashes have found, an equal size and mtime would hide after a kill.
+        let by_hashes = look.purpose != Purpose::Check;
+        self.start_resync(if by_hashes { Trust::Nothing } else { Trust::Older })?;
         let Some(resync) = &mut self.resync else { return Ok(()) };
         for (path, what) in look.to_heal.drain(..) {
             resync.want_found(&path, what);

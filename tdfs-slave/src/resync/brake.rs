@@ -7,7 +7,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::{Errno, Result as SysResult};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use tdfs_host::object;
 use tdfs_host::state::{StateDir, StateError};
@@ -123,10 +123,24 @@ pub fn count_below(top: BorrowedFd<'_>) -> SysResult<u64> {
     Ok(count)
 }
 
+/// Opens a directory for counting. One that the slave, not being root, may not read is made readable for a moment.
+fn open_to_count(dir: BorrowedFd<'_>) -> SysResult<OwnedFd> {
+    match object::open_to_list(dir) {
+        Err(Errno::ACCESS) => {
+            let mode = object::permissions(&object::stat(dir)?);
+            object::set_mode(dir, mode | 0o500)?;
+            let opened = object::open_to_list(dir);
+            object::set_mode(dir, mode)?;
+            opened
+        }
+        opened => opened,
+    }
+}
+
 /// Counts the names in a directory; returns those of directories.
 fn count_names(dir: BorrowedFd<'_>, count: &mut u64) -> SysResult<Vec<Vec<u8>>> {
     let mut dirs = Vec::new();
-    for item in rustix::fs::Dir::new(object::open_to_list(dir)?)? {
+    for item in rustix::fs::Dir::new(open_to_count(dir)?)? {
         let item = item?;
         let name = item.file_name().to_bytes();
         if name == b"." || name == b".." {

@@ -216,18 +216,17 @@ impl Stock for Disk<'_> {
     }
 
     fn may_remove(&mut self, path: &TreePath) -> Result<bool, Failure> {
-        let unknown = |errno| {
-            Failure::Stall(Trouble { doing: "count what is to be removed of", path: path.clone(), errno })
-        };
-        let below = match self.target.dir(path) {
-            Ok(dir) => opening(self.target, path, |_| count_below(dir.as_fd()).map_err(stop("list", path)))?,
-            Err(Errno::NOENT) => return Ok(true),
-            Err(_) => 0,
-        };
+        let below = opening(self.target, path, |target| match target.dir(path) {
+            Ok(dir) => count_below(dir.as_fd()).map_err(stop("count what is in", path)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(0), // nothing, or no directory
+            Err(errno) => Err(stop("reach", path)(errno)),
+        })?;
         let Disk { target, brake, .. } = self;
         let total = || count_below(target.root()).map_err(io::Error::from);
-        let may = brake.may_remove(below + 1, total);
-        may.map_err(|e| unknown(Errno::from_io_error(&e).unwrap_or(Errno::IO)))
+        brake.may_remove(below + 1, total).map_err(|e| {
+            let errno = Errno::from_io_error(&e).unwrap_or(Errno::IO);
+            Failure::Stall(Trouble { doing: "count what is to be removed of", path: path.clone(), errno })
+        })
     }
 }
 

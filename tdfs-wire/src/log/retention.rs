@@ -30,6 +30,17 @@ impl Log {
         Ok(())
     }
 
+    /// The last record that [`Log::retain`] would delete with this floor; `oldest - 1` if none.
+    pub fn deletable(&self, floor: Lsn) -> Lsn {
+        let segments = self.shared.segments.read();
+        let sealed = segments.iter().take(segments.len().saturating_sub(1));
+        let doomed = sealed.take_while(|segment| segment.last() <= floor).last();
+        doomed.map_or_else(
+            || segments.front().map_or(Lsn::ZERO, |segment| segment.first.prev()),
+            |segment| segment.last(),
+        )
+    }
+
     /// Removes all there is, so that the next start can't take it for the whole history: for a change that
     /// happened and can't be recorded. What can't be removed is left; nobody may append any more.
     pub fn abandon(&self) {

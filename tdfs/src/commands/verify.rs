@@ -19,8 +19,6 @@ const ASK_INTERVAL: Duration = Duration::from_millis(200);
 const ASK_INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// A slave may be without a connection for so long.
 const AWAY_MAX: Duration = Duration::from_secs(15);
-/// So many findings of each slave are kept and told.
-const FOUND_MAX: usize = 10_000;
 
 /// What a comparison came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +132,7 @@ impl Slave {
         if let Some(progress) = &status.progress {
             shown.push(format!("{}: {progress}", self.address));
         }
-        self.found.extend(status.found.iter().take(FOUND_MAX - self.found.len().min(FOUND_MAX)).cloned());
+        self.found.extend(status.found.iter().cloned());
         self.ended = status.ended;
         Ok(status.found)
     }

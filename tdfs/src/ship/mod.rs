@@ -204,8 +204,8 @@ impl Ship {
         }
         let config = &self.shared.config;
         let known = self.shared.file.lock().known(&address, &config.lineage);
-        let known = Known { check_due: config.check, ..known };
         let lacking = Lacking::load(&config.state, &address, config.log.epoch());
+        let known = Known { check_due: config.check, is_covered: lacking.is_some(), ..known };
         let session = SessionConfig {
             software: concat!("tdfs ", env!("CARGO_PKG_VERSION")).into(),
             filesystem: config.filesystem,
@@ -255,7 +255,11 @@ impl Ship {
 
     /// Has a slave resynced; `checksum`: contents are compared by hashes. False if there is none with that address.
     pub fn resync(&self, address: &SlaveAddress, checksum: bool) -> bool {
-        self.put(address, Parcel::Resync { checksum })
+        let Some(outlet) = self.outlet(address) else { return false };
+        // Also where the slave's task sees it a moment later: `tdfs wait` may ask before.
+        outlet.view.lock().needs_resync = true;
+        outlet.put(Parcel::Resync { checksum });
+        true
     }
 
     /// Allows the resync of a slave to remove more than half of its replica; false as above. If none waits for
@@ -423,7 +427,7 @@ impl Shared {
             }
         }
         for (outlet, view) in outlets.iter().zip(&views) {
-            self.cover(outlet, view, retention.floor);
+            self.cover(outlet, view, log.deletable(retention.floor));
         }
         if let Err(e) = log.retain(retention.floor) {
             tracing::warn!("{e}; trying again");
@@ -445,6 +449,9 @@ impl Shared {
         // What it has applied meanwhile, it has by its own resync.
         let applied = view.progress.applied;
         let before = lacking.take().filter(|lacking| applied <= lacking.up_to());
+        if before.is_none() && log.oldest() > applied.next() {
+            return; // nothing can be known any more of what it lacks: all of it will be compared
+        }
         let mut now = before.unwrap_or_else(|| Lacking::new(log.epoch(), applied));
         let up_to = now.up_to();
         let kept = now
@@ -461,8 +468,9 @@ impl Shared {
 
     /// Saves what a restart has to know.
     fn save(&self, save: Save) {
-        let slaves = self.views();
+        // The file first: a slave that is forgotten meanwhile does not come back.
         let mut file = self.file.lock();
+        let slaves = self.views();
         let new = file.with(self.config.log.epoch(), &slaves);
         let unchanged = match save {
             Save::Always => false,

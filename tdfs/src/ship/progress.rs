@@ -193,6 +193,7 @@ impl SlavesFile {
             divergences: known.divergences,
             needs_resync: known.needs_resync || durable.is_none(),
             check_due: false,
+            is_covered: false,
         }
     }
 

@@ -308,7 +308,7 @@ impl Slave {
             }
             Happened::Frame(kind, payload) => {
                 self.look(); // a handshake is decided by the log as it is now
-                if self.session.state_name() == StateName::Handshake {
+                if self.session.is_greeting() {
                     let covered = self.outlet.lacking.lock().as_ref().map(Lacking::covered);
                     self.tell(Input::Trail(covered));
                 }

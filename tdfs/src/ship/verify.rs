@@ -4,11 +4,14 @@
 //! that asks no more is gone: then the comparison is cancelled.
 
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 use tdfs_wire::message::{Difference, Finding, Verified};
 
 /// After so long without a question the comparison is cancelled.
 pub const ASKED_WITHIN: Duration = Duration::from_secs(30);
+/// Most findings that are kept of a slave.
+pub const FOUND_MAX: usize = 10_000;
 /// Most findings that are told in one answer.
 const PAGE: usize = 1000;
 
@@ -56,6 +59,8 @@ pub struct Ended {
 pub struct Verify {
     id: u64,
     found: Vec<Found>,
+    /// What is in `found`: a slave tells some again after a lost connection.
+    told: HashSet<String>,
     ended: Option<Ended>,
     asked_at: Instant,
 }
@@ -63,7 +68,7 @@ pub struct Verify {
 impl Verify {
     /// Of a comparison that begins.
     pub fn new(id: u64) -> Verify {
-        Verify { id, found: Vec::new(), ended: None, asked_at: Instant::now() }
+        Verify { id, found: Vec::new(), told: HashSet::new(), ended: None, asked_at: Instant::now() }
     }
 
     /// Its id.
@@ -74,13 +79,17 @@ impl Verify {
     /// It is told again from the beginning.
     pub fn restart(&mut self) {
         self.found.clear();
+        self.told.clear();
     }
 
     /// Takes in what the slave tells.
     pub fn found(&mut self, finding: &Finding) {
         match finding {
             Finding::Difference { path, what, .. } => {
-                self.found.push(Found { path: path.to_string(), what: word(*what).into() });
+                let (path, what) = (path.to_string(), word(*what).into());
+                if self.found.len() < FOUND_MAX && self.told.insert(path.clone()) {
+                    self.found.push(Found { path, what });
+                }
             }
             Finding::Ended(Verified { as_of, objects, bytes, differences, .. }) => {
                 let (as_of, objects) = (as_of.get(), *objects);

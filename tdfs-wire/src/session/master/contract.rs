@@ -209,4 +209,6 @@ pub struct Known {
     pub needs_resync: bool,
     /// Whether the whole replica has to be compared: the tree may have changed unseen.
     pub check_due: bool,
+    /// What the log no longer holds for it is known by its paths ([`Input::Trail`]).
+    pub is_covered: bool,
 }

@@ -74,6 +74,10 @@ pub struct Session {
     trail: Option<Covered>,
     /// Since it was met last: its position is known, and that it goes on from there.
     met: bool,
+    /// `Begin` was sent and the slave has not said anything since: whether it counts as another resync.
+    beginning: Option<bool>,
+    /// What the check that goes on has found is counted.
+    check_counted: bool,
     connection: u64,
     permit: bool,
     outputs: VecDeque<Output>,
@@ -108,6 +112,8 @@ impl Session {
             orders: VecDeque::new(),
             trail: None,
             met: false,
+            beginning: None,
+            check_counted: false,
             connection: 0,
             permit: false,
             outputs: VecDeque::new(),
@@ -220,13 +226,14 @@ impl Session {
             State::Streaming(stream) => {
                 (Some(stream.begin().after), stream.resyncing(), self.report.checking)
             }
-            _ => (None, false, false),
+            // What was going on when the connection ended, is not over.
+            _ => (None, false, self.report.checking),
         };
         View {
             state: self.state_name(),
             progress: self.progress,
             began_after,
-            continues: self.met || !self.known.needs_resync,
+            continues: self.met || !self.known.needs_resync || self.known.is_covered,
             replica: self.known.replica,
             not_carried: self.not_carried.clone(),
             last_error: self.last_error(),
@@ -237,6 +244,11 @@ impl Session {
             verify: self.report.verify,
             needs_resync: self.known.needs_resync || resyncing,
         }
+    }
+
+    /// True while the slave is being greeted.
+    pub fn is_greeting(&self) -> bool {
+        matches!(self.state, State::Handshake { .. })
     }
 
     /// The state alone; cheaper than the whole view.
@@ -297,12 +309,7 @@ impl Session {
                 stream.reported(&report, now);
                 self.known.needs_resync = stream.resyncing();
                 self.known.divergences = report.divergences;
-                // From now on the slave knows of the check, durably.
-                self.known.check_due &= !report.checking;
-                // The check has found something.
-                let turned = self.report.checking && !self.report.resyncing && report.resyncing;
-                self.known.resyncs += u64::from(turned);
-                self.report = report;
+                self.report_came(report);
                 Ok(())
             }
             (State::Streaming(stream), SlaveMessage::Finding(finding)) => {
@@ -325,7 +332,7 @@ impl Session {
     fn welcomed(&mut self, welcome: Welcome, now: Instant) {
         let trail = self.trail.take();
         let begin = self.plan(&welcome, trail.as_ref());
-        self.met = true;
+        (self.met, self.beginning) = (true, None);
         let unfinished = matches!(welcome.standing, Standing::Resyncing { .. });
         if begin.plan == Plan::Patch {
             self.known.resyncs += u64::from(!unfinished);
@@ -333,9 +340,7 @@ impl Session {
         if matches!(begin.plan, Plan::Resync { .. }) {
             let same =
                 self.known.replica == Some(welcome.replica) && unfinished && self.resync_asked.is_none();
-            self.known.resyncs += u64::from(!same);
-            // It looks at everything.
-            self.known.check_due = false;
+            self.beginning = Some(!same);
         }
         let durable = match welcome.standing {
             Standing::Equal { applied, durable } if applied.epoch == begin.epoch => durable.min(begin.after),
@@ -344,7 +349,6 @@ impl Session {
         let durable = if begin.plan == Plan::Stream { durable } else { Lsn::ZERO };
         let after = begin.after;
         self.progress = Progress { sent: after, received: after, applied: after, durable };
-        self.resync_asked = None;
         self.known.replica = Some(welcome.replica);
         let resyncing = begin.plan != Plan::Stream;
         self.known.needs_resync = resyncing;
@@ -386,6 +390,21 @@ impl Session {
             },
             _ => resync,
         }
+    }
+
+    fn report_came(&mut self, report: Report) {
+        if let Some(counts) = self.beginning.take() {
+            // It has begun: a resync of the whole tree looks at everything.
+            self.known.resyncs += u64::from(counts);
+            (self.known.check_due, self.resync_asked) = (false, None);
+        }
+        // From now on the slave knows of the check, durably.
+        self.known.check_due &= !report.checking;
+        // The check has found something: one resync, also where that is healed bit by bit.
+        let turned = self.report.checking && !self.report.resyncing && report.resyncing;
+        self.known.resyncs += u64::from(turned && !self.check_counted);
+        self.check_counted = report.checking && (self.check_counted || turned);
+        self.report = report;
     }
 
     fn ordered(&mut self, order: Order) {
