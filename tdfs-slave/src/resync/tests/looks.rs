@@ -1,7 +1,7 @@
 //! Looks: the check at start and verify, over trees in memory with random schedules. Seeds as in `random`.
 
 use super::random::{CHANGES, each_seed, equal};
-use super::story::{create, link, mkdir, p, unlink, write};
+use super::story::{create, link, mkdir, p, rename, unlink, write};
 use super::world::World;
 use crate::resync::Resync;
 use std::collections::BTreeSet;
@@ -122,4 +122,25 @@ fn a_look_compares_what_a_record_touched_by_another_name() {
         world.assert_equal();
         assert_eq!(world.found, [(p("d/a"), Difference::Content)], "{about}");
     }
+}
+
+/// Rule 7, where what differs moves on to a directory that is not listed yet.
+#[test]
+fn a_look_compares_what_differed_before_it_moved() {
+    let mut world = World::new(1, Resync::paths(Vec::new()));
+    for op in [mkdir("d"), create("a"), write("a", 0)] {
+        world.record_both(op, &[]);
+    }
+    world.replica.apply(&write("a", 0), b"other content").unwrap();
+    world.look = Some(look(false));
+    world.look_on();
+    world.answer_about(&p(""));
+    world.deliver_all();
+    for op in [write("a", 14), rename("a", "d/a")] {
+        world.record(op, b"x");
+        world.deliver_all();
+    }
+    world.finish();
+    world.assert_equal();
+    assert_eq!(world.found, [(p("d/a"), Difference::Content)]);
 }
