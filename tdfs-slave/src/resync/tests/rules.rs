@@ -87,25 +87,6 @@ fn wants_on_their_way_are_bounded() {
     ends_equal(world);
 }
 
-/// Rule 3: "Attributes of children in it are hints: a difference makes a Want"
-#[test]
-fn listing_that_raced_with_a_write_is_followed_by_a_want() {
-    let mut world = twins(&["a"]);
-    world.send_wants_now();
-    world.answer_about(&p(""));
-    // The listing is as of now; the write comes behind it, and its mtime makes the hint stale, not wrong.
-    world.record(write("a", 3), b"new");
-    world.deliver_all();
-    // The other way round: a write that the listing knows already, and the replica too.
-    let mut later = twins(&["a"]);
-    later.send_wants_now();
-    later.record(write("a", 3), b"new");
-    later.answer_about(&p(""));
-    later.deliver_all();
-    ends_equal(world);
-    ends_equal(later);
-}
-
 /// Rule 3: "Attributes of children in it are hints": they may be older than a record before the listing, or
 /// newer than the listing, and are never set; "a difference makes a Want".
 #[test]
