@@ -64,8 +64,7 @@ impl Resync {
             let same = stock.look(path)?.filter(|here| here.meta.kind == found.meta.kind);
             // In a look its meta stands for its content; but a record since, by whatever name, has set its
             // mtime (rule 7).
-            let is_stale =
-                |here: &Standing| self.looks && self.began.is_some_and(|began| here.changed >= began);
+            let is_stale = |here: &Standing| self.looks && self.changed_meanwhile(here);
             if same.is_none_or(|here| is_stale(&here)) {
                 self.frontier.need_object(node);
                 return Ok(());

@@ -478,8 +478,7 @@ impl Frontier {
         for id in below {
             let touch = match (self.mark(id), self.need(id)) {
                 (Mark::Unchecked(Touch::Doubted), _) => Touch::Doubted,
-                (_, Some(Need::Object(_))) => Touch::Touched,
-                (_, Some(Need::Meta)) if self.group(id).is_some() => Touch::Touched,
+                (_, Some(Need::Object(_) | Need::Meta)) => Touch::Touched,
                 (Mark::Checked, _) if self.is_compared_again_later(id) => Touch::Touched,
                 (Mark::Unchecked(touch), _) => touch,
                 (Mark::Checked, _) => Touch::No,

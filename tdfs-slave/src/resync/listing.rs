@@ -164,6 +164,8 @@ impl Resync {
             _ if self.frontier.is_missed(dir) && (child.links > 1 || here.links > 1) => fill,
             // Another name of it is being compared, and with it the inode.
             Made::Linked if self.frontier.is_filling(node) => Decision::Equal,
+            // It differed before: that it looks equal now may be a record's doing.
+            _ if self.looks && self.frontier.need(node) == Some(Need::Meta) => Decision::Meta,
             _ if stock.equal(&here.meta, &child.meta) => Decision::Equal,
             // A look need not see the content of what differs in its meta; that was a hint (rule 3).
             Made::Stands if self.looks => Decision::Meta,

@@ -87,23 +87,31 @@ fn wants_on_their_way_are_bounded() {
     ends_equal(world);
 }
 
-/// Rule 3: "Attributes of children in it are hints: a difference makes a Want"
+/// Rule 3: "Attributes of children in it are hints": they may be older than a record before the listing, or
+/// newer than the listing, and are never set; "a difference makes a Want".
 #[test]
-fn listing_that_raced_with_a_write_is_followed_by_a_want() {
-    let mut world = twins(&["a"]);
-    world.send_wants_now();
-    world.answer_about(&p(""));
-    // The listing is as of now; the write comes behind it, and its mtime makes the hint stale, not wrong.
-    world.record(write("a", 3), b"new");
-    world.deliver_all();
-    // The other way round: a write that the listing knows already, and the replica too.
-    let mut later = twins(&["a"]);
-    later.send_wants_now();
-    later.record(write("a", 3), b"new");
-    later.answer_about(&p(""));
-    later.deliver_all();
-    ends_equal(world);
-    ends_equal(later);
+fn hint_that_raced_with_a_write_makes_a_want_and_changes_nothing() {
+    for older in [false, true] {
+        let mut world = twins(&["a"]);
+        world.send_wants_now();
+        let (before, op) = (world.master.clone(), write("a", 14));
+        if older {
+            world.record(op, b"new");
+            let after = std::mem::replace(&mut world.master, before);
+            world.answer_about(&p(""));
+            world.master = after;
+        } else {
+            world.master.apply(&op, b"new").unwrap();
+            world.answer_about(&p(""));
+            world.deliver_one();
+            assert!(before.same(&world.replica), "the hint is newer");
+            world.record(op, b"new");
+        }
+        world.deliver_all();
+        world.assert_equal();
+        assert_eq!(world.resync.progress().objects_wanted, 1);
+        ends_equal(world);
+    }
 }
 
 /// Rule 3: "It may span frames and is applied when whole."
@@ -249,6 +257,19 @@ fn wants_below_a_renamed_directory_move_with_it() {
     world.deliver_all();
     world.send_wants_now();
     assert_eq!(world.wanted(), [p("e/a")]);
+    ends_equal(world);
+}
+
+/// Rule 6: the same, at once: what was asked by the old name is not waited for.
+#[test]
+fn wants_below_a_renamed_directory_are_asked_anew() {
+    let mut world = differing(&["d/", "d/a"], &["d/a"]);
+    compared(&mut world, "");
+    compared(&mut world, "d");
+    world.send_wants_now();
+    recorded(&mut world, rename("d", "e"), &[]);
+    world.send_wants_now();
+    assert_eq!(world.wanted(), [p("d/a"), p("e/a")]);
     ends_equal(world);
 }
 
@@ -514,34 +535,48 @@ fn lost_record_by_a_name_in_an_unchecked_directory_is_looked_for_by_others() {
     }
 }
 
+/// The name `a` goes, at once or from a directory that is not compared.
+fn goes(world: &mut World, moved: bool) {
+    if moved {
+        recorded(world, mkdir("u"), &[]);
+        world.resync.want(p("u"));
+        recorded(world, rename("a", "u/a"), &[]);
+    }
+    recorded(world, unlink(if moved { "u/a" } else { "a" }), &[]);
+}
+
 /// Rule 10: a name whose group is compared once more at the end goes before that; what it alone got by a
 /// record is known by no other name.
 #[test]
 fn name_that_is_to_be_compared_again_is_not_forgotten() {
-    let mut world = twins(&["a", "d/"]);
-    compared(&mut world, "");
-    compared(&mut world, "d");
-    recorded(&mut world, link("a", "d/b"), &[]);
-    world.record(rename("d", "e"), &[]);
-    world.lose_records(1);
-    // From here on e/b is an object of its own in the replica.
-    for path in ["d", "e", "e", "e/b", "e/b"] {
-        compared(&mut world, path);
+    for moved in [false, true] {
+        let mut world = twins(&["a", "d/"]);
+        compared(&mut world, "");
+        compared(&mut world, "d");
+        recorded(&mut world, link("a", "d/b"), &[]);
+        world.record(rename("d", "e"), &[]);
+        world.lose_records(1);
+        // From here on e/b is an object of its own in the replica.
+        for path in ["d", "e", "e", "e/b", "e/b"] {
+            compared(&mut world, path);
+        }
+        recorded(&mut world, write("a", 0), b"new");
+        goes(&mut world, moved);
+        ends_equal(world);
     }
-    recorded(&mut world, write("a", 0), b"new");
-    recorded(&mut world, unlink("a"), &[]);
-    ends_equal(world);
 }
 
 /// What a look has found of a name that goes is wanted by its other names.
 #[test]
 fn what_was_found_is_healed_by_another_name() {
-    let mut world = equal(&["a"]);
-    world.replica.apply(&chmod("a", 0o777), &[]).unwrap();
-    world.resync.want_found(&p("a"), Difference::Attributes);
-    recorded(&mut world, link("a", "b"), &[]);
-    recorded(&mut world, unlink("a"), &[]);
-    ends_equal(world);
+    for moved in [false, true] {
+        let mut world = equal(&["a"]);
+        world.replica.apply(&chmod("a", 0o777), &[]).unwrap();
+        world.resync.want_found(&p("a"), Difference::Attributes);
+        recorded(&mut world, link("a", "b"), &[]);
+        goes(&mut world, moved);
+        ends_equal(world);
+    }
 }
 
 /// Rule 10: a directory that is replaced by another kind of object in the gap.
