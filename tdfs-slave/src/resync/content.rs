@@ -63,8 +63,10 @@ impl Resync {
         let Some(Need::Object(fill)) = self.frontier.need(node) else {
             let same = stock.look(path)?.filter(|here| here.meta.kind == found.meta.kind);
             // In a look its meta stands for its content; but a record since, by whatever name, has set its
-            // mtime (rule 7).
-            let is_stale = |here: &Standing| self.looks && self.changed_meanwhile(here);
+            // mtime (rule 7). What differs in its meta all the same, differs.
+            let is_stale = |here: &Standing| {
+                self.looks && self.changed_meanwhile(here) && stock.equal(&here.meta, found.meta)
+            };
             if same.is_none_or(|here| is_stale(&here)) {
                 self.frontier.need_object(node);
                 return Ok(());

@@ -391,6 +391,7 @@ fn a_check_is_due_until_the_slave_knows_of_it() {
     assert_eq!(story.welcome(equal(at(2, 100))), ["stream 100 check"]);
     story.tell(checking(true, false));
     story.tell(Input::Lost("cut".into()));
+    assert!(story.session.view().checking, "it goes on, connected or not");
     // It says so itself from now on.
     for (check, begin) in
         [(Check::Running, "stream 100"), (Check::Unfinished, "stream 100 check"), (Check::None, "stream 100")]
@@ -428,6 +429,15 @@ fn a_resync_by_hand_begins_anew_with_what_was_asked_for() {
         story.greet();
         let resumable = Standing::Resyncing { applied: at(2, 100), resumable: true };
         assert_eq!(story.welcome(resumable), [begin]);
+        // The connection is lost before the slave has begun: what was asked for stays so.
+        story.tell(Input::Lost("cut".into()));
+        story.greet();
+        assert_eq!(story.welcome(equal(at(2, 100))), [begin]);
+        story.tell(checking(false, true));
+        assert_eq!(story.session.view().resyncs, 1);
+        story.tell(Input::Lost("cut".into()));
+        story.greet();
+        assert_eq!(story.welcome(resumable), ["resume 100"]);
         assert_eq!(story.session.view().resyncs, 1);
     }
 }
