@@ -166,11 +166,8 @@ impl Replica {
         if was && began == before.began {
             return Ok(());
         }
-        // What one look finds is one resync, also where it is healed bit by bit.
-        let begins = !was && !self.looking.heals();
         (self.kept.standing, self.kept.began) = (KeptStanding::Resyncing, began);
-        let braked = if begins { self.brake.begin(None) } else { Ok(()) };
-        braked.and_then(|()| self.kept.store(&self.state)).map_err(|e| {
+        self.kept.store(&self.state).map_err(|e| {
             self.kept = before;
             Stall { why: e.to_string() }
         })
@@ -178,6 +175,15 @@ impl Replica {
 
     /// From now on some paths have to be compared: the caller tells the resync which.
     fn start_resync(&mut self, trust: Trust) -> Result<(), Stall> {
+        // What one look finds is one resync, also where it is healed bit by bit.
+        if self.kept.standing == KeptStanding::Equal && !self.looking.heals() {
+            self.brake.begin(None).map_err(|e| Stall { why: e.to_string() })?;
+        }
+        self.resync_paths(trust)
+    }
+
+    /// The same, of what a look has found: the brake was begun with that.
+    fn resync_paths(&mut self, trust: Trust) -> Result<(), Stall> {
         self.mark_resyncing(trust)?;
         self.resync.get_or_insert_with(|| Resync::paths(Vec::new()));
         Ok(())

@@ -205,9 +205,12 @@ fn synchronous(dir: &Path) {
 }
 
 fn exec_of_a_program(dir: &Path) {
-    fs::copy("/bin/true", dir.join("program")).unwrap();
+    // Written by other processes: a child that another test forks meanwhile would inherit a descriptor of this one,
+    // and as long as it is open for writing nobody can execute the file.
+    assert!(Command::new("cp").arg("/bin/true").arg(dir.join("program")).status().unwrap().success());
     assert!(Command::new(dir.join("program")).status().unwrap().success());
-    fs::write(dir.join("script"), "#!/bin/sh\necho \"$0 ran\"\n").unwrap();
+    let write = r#"printf '#!/bin/sh\necho "$0 ran"\n' > "$1""#;
+    assert!(Command::new("sh").args(["-c", write, "sh"]).arg(dir.join("script")).status().unwrap().success());
     fs::set_permissions(dir.join("script"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let output = Command::new(dir.join("script")).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).ends_with("script ran\n"));

@@ -318,7 +318,7 @@ impl Replica {
         }
         // What hashes have found, an equal size and mtime would hide after a kill.
         let by_hashes = look.purpose != Purpose::Check;
-        self.start_resync(if by_hashes { Trust::Nothing } else { Trust::Older })?;
+        self.resync_paths(if by_hashes { Trust::Nothing } else { Trust::Older })?;
         let Some(resync) = &mut self.resync else { return Ok(()) };
         for (path, what) in look.to_heal.drain(..) {
             resync.want_found(&path, what);
