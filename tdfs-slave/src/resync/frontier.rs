@@ -391,6 +391,11 @@ impl Frontier {
         }
     }
 
+    /// How many listings are asked for and not answered.
+    pub fn listings_asked(&self) -> usize {
+        self.asked.values().filter(|&&id| self.need(id) == Some(Need::Listing)).count()
+    }
+
     /// The node that the want `want` is about, if it is still wanted there.
     pub fn asked_for(&self, want: u64) -> Option<NodeId> {
         self.asked.get(&want).copied()

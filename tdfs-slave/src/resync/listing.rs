@@ -62,6 +62,7 @@ impl Resync {
         let relisted = self.frontier.mark(dir) == Mark::Checked;
         self.make_directory(stock, dir, path)?;
         self.remove_extra(stock, dir, path, children)?;
+        let before = self.progress.differences;
         let mut decisions = Vec::with_capacity(children.len());
         for child in children {
             match path.join(child.name.as_bytes()) {
@@ -72,6 +73,7 @@ impl Resync {
                 Err(why) => tracing::warn!("a name in {path} can't be reached: {why}"),
             }
         }
+        self.filling = self.progress.differences > before;
         self.progress.differences += u64::from(stock.dress(path, meta)?);
         self.frontier.set_need(dir, None);
         self.frontier.set_mark(dir, Mark::Checked);

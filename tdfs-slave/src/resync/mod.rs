@@ -37,6 +37,10 @@ use watch::{Noted, Watch};
 /// Most wants that are sent and not answered.
 pub const WANTS_MAX: usize = 32;
 
+/// Most listings on their way while new objects are being filled: a file that is made stays open until it is
+/// filled, if not too many are made meanwhile.
+const LISTINGS_MAX: usize = 3;
+
 /// The wants of looks are numbered from here on.
 const LOOK_WANTS: u64 = 1 << 62;
 
@@ -95,6 +99,8 @@ pub struct Resync {
     noted: Noted,
     /// A removal waits for a human to allow it.
     held: bool,
+    /// The last listing made new objects: those are filled before many more are made.
+    filling: bool,
 }
 
 /// The listing that is coming in parts; they follow each other.
@@ -137,6 +143,7 @@ impl Resync {
             looks: false,
             noted: Noted::default(),
             held: false,
+            filling: false,
         }
     }
 
@@ -293,6 +300,13 @@ impl Resync {
         }
         while !self.held && self.on_the_way.len() < WANTS_MAX {
             let Some(node) = self.frontier.next() else { break };
+            if self.filling
+                && self.frontier.need(node) == Some(Need::Listing)
+                && self.frontier.listings_asked() >= LISTINGS_MAX
+            {
+                self.frontier.requeue(node);
+                break;
+            }
             match self.want_for(stock, node) {
                 Ok(Some(want)) => wants.push(want),
                 Ok(None) => {}
