@@ -183,17 +183,8 @@ impl StateDir {
     /// # Errors
     /// When it can't be read, is damaged, or from a later TDFS.
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
-        let path = self.path.join(name);
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = match rustix::fs::openat(&self.dir, name, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(rustix::io::Errno::NOENT) => return Ok(None),
-            Err(e) => return Err(io_error("open", &path, e.into())),
-        };
-        let mut text = Vec::new();
-        let read = file.take(FILE_BYTES_MAX).read_to_end(&mut text);
-        read.map_err(|source| io_error("read", &path, source))?;
-        parse(&path, &text).map(Some)
+        let text = self.read_bytes(name, FILE_BYTES_MAX)?;
+        text.map(|text| parse(&self.path.join(name), &text)).transpose()
     }
 
     /// Replaces a file; when this returns, it is on the disk.

@@ -186,7 +186,7 @@ fn open_but_unlinked(dir: &Path) {
     assert_eq!(file.metadata().unwrap().nlink(), 0);
     // Others take the name while the first is still open.
     fs::write(&path, b"another").unwrap();
-    file.write_all_at(b"XXXXXX", 0).unwrap();
+    file.write_all_at(b"unseen", 0).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"another");
     assert_ne!(fs::metadata(&path).unwrap().ino(), file.metadata().unwrap().ino());
     fs::remove_file(&path).unwrap();

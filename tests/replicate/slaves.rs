@@ -122,25 +122,6 @@ fn stopped_slave_blocks_nobody() {
     cluster.finish();
 }
 
-/// DESIGN section 7: "A typo must not delete somebody's data."
-#[test]
-fn foreign_nonempty_replica_is_refused() {
-    let mut cluster = cluster()
-        .network(1)
-        .expect_log("neither empty nor a replica")
-        .prepare(|paths| fs::write(paths.replicas[0].join("precious"), b"somebody's data").unwrap())
-        .start();
-    fs::write(cluster.mount().join("file"), b"of the master").unwrap();
-    harness::eventually(SOON, "it is refused", || cluster.slave_status(0).state == "refused");
-    let why = cluster.slave_status(0).last_error.unwrap();
-    assert!(why.contains(' ') && why.len() > 20, "in clear words, not {why:?}");
-    assert_eq!(fs::read(cluster.slaves[0].replica.join("precious")).unwrap(), b"somebody's data");
-    assert_eq!(fs::read_dir(&cluster.slaves[0].replica).unwrap().count(), 1);
-    // The master works on.
-    assert_eq!(fs::read(cluster.mount().join("file")).unwrap(), b"of the master");
-    cluster.stop();
-}
-
 #[test]
 fn no_delay_can_be_turned_off() {
     let cluster = cluster().network(1).flag("-n").slave_flag("-n").start();

@@ -33,20 +33,10 @@ fn interrupt(cluster: &mut Cluster, mishaps: &[Mishap], rng: &mut Rng) -> (u64, 
         std::thread::sleep(pause);
         let status = cluster.slave_status(0);
         met += usize::from(status.is_unsettled());
-        match mishap {
-            Mishap::Cut => cluster.slaves[0].proxy.as_ref().unwrap().cut(),
-            Mishap::Reset => cluster.slaves[0].proxy.as_ref().unwrap().reset(),
-            Mishap::SlaveKilled => {
-                cluster.slaves[0].process().kill();
-                cluster.start_slave(0);
-            }
-            Mishap::MasterKilled => {
-                cluster.master.kill();
-                // It counts anew with each start.
-                bytes += status.answer_bytes;
-                cluster.start_master();
-            }
+        if matches!(mishap, Mishap::MasterKilled) {
+            bytes += status.answer_bytes; // it counts anew with each start
         }
+        happen(cluster, *mishap);
     }
     cluster.wait_for(300);
     (bytes + cluster.slave_status(0).answer_bytes, met)
@@ -133,17 +123,21 @@ fn resync_of_all_under_load_interrupted() {
 fn interrupt_only(cluster: &mut Cluster, mishaps: &[Mishap], rng: &mut Rng) {
     for mishap in mishaps {
         std::thread::sleep(Duration::from_millis(50 + rng.below(400)));
-        match mishap {
-            Mishap::Cut => cluster.slaves[0].proxy.as_ref().unwrap().cut(),
-            Mishap::Reset => cluster.slaves[0].proxy.as_ref().unwrap().reset(),
-            Mishap::SlaveKilled => {
-                cluster.slaves[0].process().kill();
-                cluster.start_slave(0);
-            }
-            Mishap::MasterKilled => {
-                cluster.master.kill();
-                cluster.start_master();
-            }
+        happen(cluster, *mishap);
+    }
+}
+
+fn happen(cluster: &mut Cluster, mishap: Mishap) {
+    match mishap {
+        Mishap::Cut => cluster.slaves[0].proxy.as_ref().unwrap().cut(),
+        Mishap::Reset => cluster.slaves[0].proxy.as_ref().unwrap().reset(),
+        Mishap::SlaveKilled => {
+            cluster.slaves[0].process().kill();
+            cluster.start_slave(0);
+        }
+        Mishap::MasterKilled => {
+            cluster.master.kill();
+            cluster.start_master();
         }
     }
 }

@@ -73,7 +73,7 @@ impl Resync {
                 Err(why) => tracing::warn!("a name in {path} can't be reached: {why}"),
             }
         }
-        self.filling = self.progress.differences > before;
+        self.filling = !self.looks && self.progress.differences > before;
         self.progress.differences += u64::from(stock.dress(path, meta)?);
         self.frontier.set_need(dir, None);
         self.frontier.set_mark(dir, Mark::Checked);

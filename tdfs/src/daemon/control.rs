@@ -136,9 +136,7 @@ impl Daemon {
             slaves,
         }
     }
-}
 
-impl Daemon {
     /// What a resync says that waits for a human.
     fn asks_to_confirm(&self, slave: &str) -> String {
         let directory = self.places.directory.display();

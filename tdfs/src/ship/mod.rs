@@ -438,18 +438,20 @@ impl Shared {
     /// Makes sure that what is about to be deleted is known by the paths it touched, for a slave that lacks it.
     fn cover(&self, outlet: &Outlet, view: &View, floor: Lsn) {
         let Config { log, state, .. } = &self.config;
-        let mut lacking = outlet.lacking.lock();
         if !view.continues || view.progress.applied >= floor {
             let equal = !view.needs_resync && view.began_after.is_some();
-            if lacking.take_if(|lacking| equal && view.progress.durable >= lacking.up_to()).is_some() {
+            let is_over = |lacking: &mut Lacking| equal && view.progress.durable >= lacking.up_to();
+            if outlet.lacking.lock().take_if(is_over).is_some() {
                 Lacking::remove(state, &outlet.address);
             }
             return;
         }
         // What it has applied meanwhile, it has by its own resync.
         let applied = view.progress.applied;
-        let before = lacking.take().filter(|lacking| applied <= lacking.up_to());
+        // Nobody else changes it; the lock is not held meanwhile, for the slave's task asks for it.
+        let before = outlet.lacking.lock().clone().filter(|lacking| applied <= lacking.up_to());
         if before.is_none() && log.oldest() > applied.next() {
+            *outlet.lacking.lock() = None;
             return; // nothing can be known any more of what it lacks: all of it will be compared
         }
         let mut now = before.unwrap_or_else(|| Lacking::new(log.epoch(), applied));
@@ -458,8 +460,9 @@ impl Shared {
             .follow(log, floor)
             .and_then(|()| if now.up_to() > up_to { now.store(state, &outlet.address) } else { Ok(()) });
         match kept {
-            Ok(()) => *lacking = Some(now),
+            Ok(()) => *outlet.lacking.lock() = Some(now),
             Err(e) => {
+                *outlet.lacking.lock() = None;
                 tracing::warn!("slave {}: {e:#}: all of it will be compared", outlet.address);
                 Lacking::remove(state, &outlet.address);
             }

@@ -188,7 +188,11 @@ fn records_are_lost_for_an_equal_replica() {
     // The model's users make more hard links than most: what went by one name is looked for by others.
     let (widened, overflows) = (widened.get(), overflows.get());
     println!("{widened} of {overflows} overflows made the whole tree be compared");
-    assert!(widened <= overflows / 7, "{widened} of {overflows} overflows made the whole tree be compared");
+    // One seed alone says nothing about how often.
+    assert!(
+        number("TDFS_SEED").is_some() || widened <= overflows / 7,
+        "{widened} of {overflows} overflows made the whole tree be compared"
+    );
 }
 
 /// DESIGN section 7: "Equal content is not sent again", and an equal replica is not changed by a check.

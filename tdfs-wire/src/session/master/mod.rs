@@ -372,22 +372,15 @@ impl Session {
             Standing::Resyncing { applied, resumable: true } => (applied, Plan::Resume),
             Standing::Resyncing { .. } | Standing::New => return resync,
         };
-        match present_lsn(&self.config.lineage, applied) {
-            Some(after)
-                if after <= self.head && self.oldest <= after.next() && self.resync_asked.is_none() =>
-            {
-                let check = self.known.check_due || welcome.check == Check::Unfinished;
-                Begin { epoch, after, plan, check }
+        let here = present_lsn(&self.config.lineage, applied).filter(|here| *here <= self.head);
+        let Some(here) = here.filter(|_| self.resync_asked.is_none()) else { return resync };
+        let is_held = |after: Lsn| self.oldest <= after.next();
+        let check = self.known.check_due || welcome.check == Check::Unfinished;
+        match trail {
+            _ if is_held(here) => Begin { epoch, after: here, plan, check },
+            Some(lost) if lost.after <= here && here <= lost.up_to && is_held(lost.up_to) => {
+                Begin { epoch, after: lost.up_to, plan: Plan::Patch, check }
             }
-            Some(after) if self.resync_asked.is_none() => match trail {
-                Some(lost)
-                    if lost.after <= after && after <= lost.up_to && self.oldest <= lost.up_to.next() =>
-                {
-                    let check = self.known.check_due || welcome.check == Check::Unfinished;
-                    Begin { epoch, after: lost.up_to, plan: Plan::Patch, check }
-                }
-                _ => resync,
-            },
             _ => resync,
         }
     }
@@ -550,17 +543,16 @@ const LOST_BYTES: usize = 128 * 1024;
 
 /// What was lost, in messages; the last says so.
 fn lost_messages(trail: Option<Covered>) -> VecDeque<Lost> {
-    let mut messages = VecDeque::from([Lost { paths: Vec::new(), last: false }]);
-    let mut bytes = 0;
+    let (mut messages, mut paths, mut bytes) = (VecDeque::new(), Vec::new(), 0);
     for (path, extent) in trail.into_iter().flat_map(|trail| trail.paths) {
+        bytes += path.as_bytes().len() + 16;
+        paths.push((path, extent));
         if bytes >= LOST_BYTES {
-            messages.push_back(Lost { paths: Vec::new(), last: false });
+            messages.push_back(Lost { paths: std::mem::take(&mut paths), last: false });
             bytes = 0;
         }
-        bytes += path.as_bytes().len() + 16;
-        messages.iter_mut().next_back().into_iter().for_each(|last| last.paths.push((path.clone(), extent)));
     }
-    messages.iter_mut().next_back().into_iter().for_each(|last| last.last = true);
+    messages.push_back(Lost { paths, last: true });
     messages
 }
 
