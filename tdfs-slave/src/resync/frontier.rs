@@ -371,6 +371,12 @@ impl Frontier {
         self.set_mark(id, Mark::Unchecked(touch));
     }
 
+    /// The node is asked about before all others. It may stand in the queue twice then: [`Frontier::next`] passes over
+    /// what was asked.
+    pub fn raise(&mut self, id: NodeId) {
+        self.queue.push(id);
+    }
+
     /// The next node to ask about; [`Frontier::ask`] has to follow.
     pub fn next(&mut self) -> Option<NodeId> {
         while let Some(id) = self.queue.pop() {

@@ -384,7 +384,8 @@ impl Resync {
         }
     }
 
-    /// Somebody else works in the replica: the names of the directory are compared, too.
+    /// Somebody else works in the replica, or what is above is not made equal yet: the names of the directory are
+    /// compared, too, and first: what fails for want of it would be asked again and again.
     fn look_again(&mut self, node: NodeId, path: &TreePath) {
         if let Some(Need::Object(fill)) = self.frontier.need(node) {
             self.frontier.set_need(node, Some(Need::Object(Fill { offset: 0, ..fill })));
@@ -393,6 +394,7 @@ impl Resync {
         }
         if let Some(parent) = path.parent().map(|parent| self.frontier.ensure(&parent)) {
             self.frontier.need_names(parent);
+            self.frontier.raise(parent);
         }
     }
 

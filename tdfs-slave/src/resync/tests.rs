@@ -5,6 +5,7 @@ mod disk;
 mod looks;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
 mod model;
+mod paths;
 mod random;
 mod rules;
 mod story;

@@ -26,7 +26,7 @@ pub struct Pace {
     answer: usize,
     want: usize,
     /// The connection is lost, one step in so many.
-    lose_one_in: usize,
+    pub lose_one_in: usize,
     /// A call of the replica fails once, in one turn of so many.
     pub stall_one_in: usize,
 }
