@@ -29,6 +29,10 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 pub trait Replay: Send {
     /// How far the replica is.
     fn standing(&self) -> Standing;
+    /// Checksum of the record at its applied position, where that is known.
+    fn checksum(&self) -> Option<u32> {
+        None
+    }
     /// The filesystem it belongs to.
     fn filesystem(&self) -> Option<Id>;
     /// Its id.
@@ -381,6 +385,7 @@ fn facts(replay: &dyn Replay) -> Facts {
             filesystem: replay.filesystem(),
             replica: replay.replica(),
             standing: replay.standing(),
+            checksum: replay.checksum(),
             not_carried: replay.not_carried(),
             check: replay.check(),
         },

@@ -97,19 +97,10 @@ impl Replica {
         let boot = kept::boot_id()?;
         let (mut applied, noted) = Applied::open(&state.path().join("applied"), boot)?;
         let mut brake = Brake::load(Arc::clone(&state))?;
-        if kept.standing == KeptStanding::Equal {
-            let crashed = noted.boot != boot && !noted.closed;
-            if crashed || noted.epoch == NO_EPOCH {
-                let why = if crashed {
-                    "the machine went down without a clean end"
-                } else {
-                    "its position is lost"
-                };
-                info!("{} is compared with its master as a whole: {why}", dir.display());
-                (kept.standing, kept.began) = (KeptStanding::Resyncing, None);
-                brake.begin(None)?;
-                kept.store(&state)?;
-            }
+        let crashed = noted.boot != boot && !noted.closed;
+        let doubt = if crashed { None } else { noted.doubt };
+        if crashed || noted.epoch == NO_EPOCH {
+            begin::doubt(dir, (&mut kept, &state), &mut applied, &mut brake)?;
         }
         applied.mark_open()?;
         let lacks = Lacks::probe(target.root());
@@ -122,7 +113,7 @@ impl Replica {
             lacks,
             sync: Sync { root: Arc::new(root), durable: applied.for_sync() },
             applied,
-            doubt: noted.doubt,
+            doubt,
             contradiction: None,
             state,
             kept,
@@ -176,7 +167,7 @@ impl Replica {
     /// From now on some paths have to be compared: the caller tells the resync which.
     fn start_resync(&mut self, trust: Trust) -> Result<(), Stall> {
         // What one look finds is one resync, also where it is healed bit by bit.
-        if self.kept.standing == KeptStanding::Equal && !self.looking.heals() {
+        if self.kept.standing != KeptStanding::Resyncing && !self.looking.heals() {
             self.brake.begin(None).map_err(|e| Stall { why: e.to_string() })?;
         }
         self.resync_paths(trust)
@@ -320,6 +311,7 @@ impl Replay for Replica {
             KeptStanding::New => Standing::New,
             KeptStanding::Equal => Standing::Equal { applied, durable: self.applied.durable() },
             KeptStanding::Resyncing => Standing::Resyncing { applied, resumable: self.resync.is_some() },
+            KeptStanding::InDoubt => Standing::InDoubt { since: applied },
         }
     }
 
@@ -433,7 +425,7 @@ impl Replay for Replica {
     fn report(&self) -> Report {
         let (resync, verify) = self.looking.shown();
         Report {
-            resyncing: self.kept.standing == KeptStanding::Resyncing,
+            resyncing: matches!(self.kept.standing, KeptStanding::Resyncing | KeptStanding::InDoubt),
             checking: self.looking.is_checking(),
             stalled: self.stalled.clone(),
             divergences: self.kept.divergences,

@@ -70,6 +70,7 @@ impl Status {
         let (standing, own_epoch) = match replica.standing {
             Standing::New => ("new", None),
             Standing::Equal { applied, .. } => ("equal", Some(applied.epoch)),
+            Standing::InDoubt { since } => ("in-doubt", Some(since.epoch)),
             Standing::Resyncing { applied, .. } => ("resyncing", Some(applied.epoch)),
         };
         let state = match () {

@@ -114,7 +114,8 @@ pub enum Plan {
     Stream,
     /// The log has all it lacks; the resync that it was in goes on.
     Resume,
-    /// Records are lost for it: the paths they touched ([`Lost`]) are wanted, beside what was wanted before.
+    /// Records, or what they did, are lost for it: the paths they touched ([`Lost`]) are wanted, beside what was wanted
+    /// before.
     Patch,
     /// The whole replica is made equal by wants; it counts as equal again when nothing is wanted.
     Resync {
@@ -210,6 +211,9 @@ pub struct Welcome {
     pub replica: Id,
     /// How far it is.
     pub standing: Standing,
+    /// Checksum of the record at its applied position, where it knows that one: a master whose record there is another
+    /// one has another history (a state directory that was restored).
+    pub checksum: Option<u32>,
     /// What of promise P3 its file system or its rights can't carry, in words.
     pub not_carried: Vec<String>,
     /// Whether a check of it ([`Begin::check`]) was begun and not finished.
@@ -246,6 +250,12 @@ pub enum Standing {
         applied: Position,
         /// What was compared so far is still known: it can go on, records follow from `applied`.
         resumable: bool,
+    },
+    /// Its machine went down: it equaled the tree of its master as of a position, and of what later records did
+    /// anything may be lost, content also at equal size and mtime.
+    InDoubt {
+        /// On disk up to here.
+        since: Position,
     },
 }
 

@@ -29,6 +29,8 @@ pub struct Record<'a> {
     pub lsn: Lsn,
     /// When it was appended: nanoseconds since 1970, by the master's clock.
     pub time_ns: i64,
+    /// Its checksum: of two histories that went apart, their records at one place tell.
+    pub crc: u32,
     /// What changed.
     pub op: Op,
     /// The data of a write, the value of an xattr, inherited ACLs; else empty.
@@ -153,7 +155,7 @@ impl<'a> Record<'a> {
         let (header, whole) = RecordHeader::parse_whole(bytes)?;
         let (op, bulk) = whole[RECORD_HEADER_BYTES..].split_at(header.op_len);
         let op = codec::decode_op(op).map_err(|e| RecordError::Corrupt(e.to_string()))?;
-        Ok((Record { lsn: header.lsn, time_ns: header.time_ns, op, bulk }, header.len))
+        Ok((Record { lsn: header.lsn, time_ns: header.time_ns, crc: header.crc, op, bulk }, header.len))
     }
 }
 

@@ -1,13 +1,16 @@
-//! Trail: what a slave that missed a run of records has to compare, under the names at the end of the run.
+//! Trail: what a slave that missed a run of records, or may have lost their effect in a crash, has to compare, under
+//! the names at the end of the run.
 //!
-//! Followed by the master where its log no longer holds what a slave needs (DESIGN section 7, rule 10); pure.
+//! Followed by the master where its log no longer holds what a slave needs (DESIGN section 7, rule 10), and for a
+//! replica in doubt (section 8); pure.
 //! A trie by components. Where a name came, went or moved, nothing is known of what a slave has there, so the
 //! name counts with all that is below it, and what was kept below it before is let go: a rename of a directory
-//! costs no more than one of a file. Names that are gone stay in: the slave has them still. Bounded: beyond its
-//! limit the directories that hold most are kept instead of what is in them, in the end the root.
+//! costs no more than one of a file. Names that are gone stay in: the slave has them still. Where an object was changed
+//! by a name that is gone, and has names left that nobody told, the root is kept: any name may be one of them. Bounded:
+//! beyond its limit the directories that hold most are kept instead of what is in them, in the end the root.
 
 use crate::codec::CodecError;
-use crate::op::{DataOp, NamespaceOp};
+use crate::op::{DataOp, NamespaceOp, RenameMode};
 use crate::{Op, TreePath};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -27,6 +30,18 @@ pub enum Extent {
     All,
 }
 
+/// What the run did to the object that a name stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Deed {
+    /// Nothing but moving it.
+    #[default]
+    None,
+    /// Made it: all its names came in the run, and are in.
+    Made,
+    /// Changed it, or what it did is not known: it may have names that are not in.
+    Changed,
+}
+
 /// The names that a run of records touched; see the head of this file.
 #[derive(Clone, Debug)]
 pub struct Trail {
@@ -40,6 +55,7 @@ pub struct Trail {
 struct Node {
     /// None: only names below it are in.
     extent: Option<Extent>,
+    deed: Deed,
     /// Empty where `extent` is all.
     children: BTreeMap<Box<[u8]>, usize>,
 }
@@ -63,19 +79,78 @@ impl Trail {
     /// Adds what a slave that misses this op has to compare.
     pub fn follow(&mut self, op: &Op) {
         match op {
-            Op::Namespace(NamespaceOp::Link { from, to, .. }) => {
+            Op::Namespace(op) => self.follow_name(op),
+            // The source of a copy did not change.
+            Op::Data(DataOp::Copy { to, .. }) => self.change(to, Extent::All),
+            Op::Data(op) => op.paths().into_iter().for_each(|path| self.change(path, Extent::All)),
+            Op::Attr(op) => self.change(op.path(), Extent::Itself),
+            Op::Xattr(op) => self.change(op.path(), Extent::Itself),
+            Op::Check { paths } => paths.iter().for_each(|path| self.change(path, Extent::All)),
+        }
+    }
+
+    fn follow_name(&mut self, op: &NamespaceOp) {
+        let deeds: Vec<Deed> = op.paths().into_iter().map(|path| self.deed(path)).collect();
+        for path in op.paths() {
+            match op {
                 // It is one object with `to` and says so only if it is asked; and what comes by `to` before that
                 // is there can't be seen by its own mtime.
-                self.add(from, Extent::All);
-                self.add_name(to);
+                NamespaceOp::Link { from, .. } if from == path => self.add(from, Extent::All),
+                _ => self.add_name(path),
             }
-            Op::Namespace(op) => op.paths().into_iter().for_each(|path| self.add_name(path)),
-            // The source of a copy did not change.
-            Op::Data(DataOp::Copy { to, .. }) => self.add(to, Extent::All),
-            Op::Data(op) => op.paths().into_iter().for_each(|path| self.add(path, Extent::All)),
-            Op::Attr(op) => self.add(op.path(), Extent::Itself),
-            Op::Xattr(op) => self.add(op.path(), Extent::Itself),
-            Op::Check { paths } => paths.iter().for_each(|path| self.add(path, Extent::All)),
+        }
+        match op {
+            NamespaceOp::Create(new)
+            | NamespaceOp::Mkdir(new)
+            | NamespaceOp::Mknod { new, .. }
+            | NamespaceOp::Symlink { new, .. } => self.set_deed(&new.path, Deed::Made),
+            NamespaceOp::Link { to, .. } => self.set_deed(to, deeds[0]),
+            NamespaceOp::Unlink { path, links, .. } => self.gone(path, deeds[0], *links),
+            NamespaceOp::Rmdir { path, .. } => self.gone(path, deeds[0], 0),
+            NamespaceOp::Rename { from, to, mode, links, .. } => {
+                let exchange = *mode == RenameMode::Exchange;
+                self.set_deed(from, if exchange { deeds[1] } else { Deed::None });
+                self.gone(to, deeds[1], if exchange { 0 } else { *links });
+                self.set_deed(to, deeds[0]);
+            }
+        }
+    }
+
+    /// Content or attributes of an object changed.
+    fn change(&mut self, path: &TreePath, extent: Extent) {
+        let deed = if self.deed(path) == Deed::Made { Deed::Made } else { Deed::Changed };
+        self.add(path, extent);
+        self.set_deed(path, deed);
+    }
+
+    /// `path` does not name any more what it did, to which `deed` was done and which has `links` names left.
+    fn gone(&mut self, path: &TreePath, deed: Deed, links: u32) {
+        if deed == Deed::Changed && links > 0 {
+            self.add(&TreePath::root(), Extent::All);
+        }
+        self.set_deed(path, Deed::None);
+    }
+
+    /// What was done to what `path` names.
+    fn deed(&self, path: &TreePath) -> Deed {
+        let mut at = ROOT;
+        for name in path.components() {
+            let node = &self.nodes[at];
+            match node.children.get(name) {
+                Some(&child) => at = child,
+                None if node.extent == Some(Extent::All) => return Deed::Changed, // not known any more
+                None => return Deed::None,
+            }
+        }
+        self.nodes[at].deed
+    }
+
+    /// Notes what was done to what `path` names, where that is kept by its own name.
+    fn set_deed(&mut self, path: &TreePath, deed: Deed) {
+        let mut names = path.components();
+        let at = names.try_fold(ROOT, |at, name| self.nodes[at].children.get(name).copied());
+        if let Some(at) = at {
+            self.nodes[at].deed = deed;
         }
     }
 
@@ -88,7 +163,7 @@ impl Trail {
     }
 
     /// Adds a path.
-    pub fn add(&mut self, path: &TreePath, extent: Extent) {
+    fn add(&mut self, path: &TreePath, extent: Extent) {
         let mut at = ROOT;
         for name in path.components() {
             if self.nodes[at].extent == Some(Extent::All) {
@@ -172,7 +247,7 @@ impl Trail {
         let mut found = Vec::new();
         let mut next = vec![(TreePath::root(), ROOT)];
         while let Some((path, at)) = next.pop() {
-            let Node { extent, children } = &self.nodes[at];
+            let Node { extent, children, .. } = &self.nodes[at];
             for (name, &child) in children.iter().rev() {
                 match path.join(name) {
                     Ok(path) => next.push((path, child)),
@@ -211,7 +286,7 @@ impl Trail {
         let (mut trail, mut before) = (Trail::new(bytes_max), TreePath::root());
         while !bytes.is_empty() {
             let (path, extent, left) = parse(bytes, &before)?;
-            trail.add(&path, extent);
+            trail.change(&path, extent); // what was done there is not kept
             (before, bytes) = (path, left);
         }
         Ok(trail)

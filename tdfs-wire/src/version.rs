@@ -6,12 +6,14 @@
 ///
 /// * 1: the first.
 /// * 2: checks, orders, resyncs that go on after a lost connection; how far a resync is.
-pub const PROTOCOL: u16 = 2;
+/// * 3: a removed name tells what names its object has left; replicas in doubt after a crash.
+pub const PROTOCOL: u16 = 3;
 
 /// Versions of the log segments' layout, newest last:
 ///
 /// * 1: the first.
-pub const LOG: u16 = 1;
+/// * 2: ops of protocol 3.
+pub const LOG: u16 = 2;
 
 /// Versions of the state files, newest last:
 ///

@@ -49,7 +49,8 @@ fn master() -> Vec<(&'static str, MasterMessage)> {
 fn welcome(standing: Standing, check: Check) -> SlaveMessage {
     let not_carried = vec!["owner".into(), "trusted xattrs".into()];
     let software = "tdfs-slave 0.1.0".into();
-    SlaveMessage::Welcome(Welcome { software, replica: id(0x20), standing, not_carried, check })
+    let checksum = (check == Check::Running).then_some(0xc0de);
+    SlaveMessage::Welcome(Welcome { software, replica: id(0x20), standing, checksum, not_carried, check })
 }
 
 fn progress(phase: Phase) -> ResyncProgress {
@@ -83,6 +84,7 @@ fn slave() -> Vec<(&'static str, SlaveMessage)> {
             "slave/welcome-resyncing",
             welcome(Standing::Resyncing { applied, resumable: true }, Check::Unfinished),
         ),
+        ("slave/welcome-in-doubt", welcome(Standing::InDoubt { since: applied }, Check::None)),
         ("slave/ack", SlaveMessage::Ack(ack)),
         ("slave/report-stalled", SlaveMessage::Report(stalled)),
         ("slave/report-checking", SlaveMessage::Report(checking)),

@@ -32,6 +32,7 @@ fn rename(mode: RenameMode) -> NamespaceOp {
         mode,
         from_parent_mtime: PARENT_MTIME,
         to_parent_mtime: OTHER_MTIME,
+        links: if mode == RenameMode::Replace { 2 } else { 0 },
     }
 }
 
@@ -49,7 +50,7 @@ fn namespace() -> Vec<(&'static str, NamespaceOp, &'static [u8])> {
         ("op/mknod-block", mknod(Node::Block(0x801)), b""),
         ("op/symlink", symlink, b""),
         ("op/link", NamespaceOp::Link { from: from.clone(), to, parent_mtime }, b""),
-        ("op/unlink", NamespaceOp::Unlink { path: from.clone(), parent_mtime }, b""),
+        ("op/unlink", NamespaceOp::Unlink { path: from.clone(), parent_mtime, links: 3 }, b""),
         ("op/rmdir", NamespaceOp::Rmdir { path: from, parent_mtime }, b""),
         ("op/rename-replace", rename(RenameMode::Replace), b""),
         ("op/rename-no-replace", rename(RenameMode::NoReplace), b""),

@@ -213,7 +213,9 @@ impl Player<'_> {
         let (report, applied) = (self.report(), self.replay.applied());
         {
             let mut facts = self.shared.facts.lock();
-            (facts.replica.standing, facts.replica.check) = (self.replay.standing(), self.replay.check());
+            let replica = &mut facts.replica;
+            (replica.standing, replica.check) = (self.replay.standing(), self.replay.check());
+            replica.checksum = self.replay.checksum();
             (facts.applied, facts.report) = (applied, report.clone());
         }
         if lane.closed.load(Ordering::Acquire) {

@@ -32,9 +32,11 @@ impl InHand<'_> {
             NamespaceOp::Mknod { new, node } => self.mknod(new, *node, bulk),
             NamespaceOp::Symlink { new, target } => self.symlink(new, target),
             NamespaceOp::Link { from, to, parent_mtime } => self.link(from, to, *parent_mtime),
-            NamespaceOp::Unlink { path, parent_mtime } => self.remove(path, AtFlags::empty(), *parent_mtime),
+            NamespaceOp::Unlink { path, parent_mtime, .. } => {
+                self.remove(path, AtFlags::empty(), *parent_mtime)
+            }
             NamespaceOp::Rmdir { path, parent_mtime } => self.remove(path, AtFlags::REMOVEDIR, *parent_mtime),
-            NamespaceOp::Rename { from, to, mode, from_parent_mtime, to_parent_mtime } => {
+            NamespaceOp::Rename { from, to, mode, from_parent_mtime, to_parent_mtime, .. } => {
                 let mtimes = [*from_parent_mtime, *to_parent_mtime];
                 self.rename([from, to], *mode, mtimes)
             }

@@ -120,7 +120,7 @@ fn link(from: &str, to: &str) -> Op {
 }
 
 fn unlink(path: &str) -> Op {
-    Op::Namespace(NamespaceOp::Unlink { path: p(path), parent_mtime: t(3100) })
+    Op::Namespace(NamespaceOp::Unlink { path: p(path), parent_mtime: t(3100), links: 0 })
 }
 
 fn rmdir(path: &str) -> Op {
@@ -130,7 +130,14 @@ fn rmdir(path: &str) -> Op {
 fn rename(from: &str, to: &str, mode: RenameMode) -> Op {
     let (from_parent_mtime, to_parent_mtime) =
         (t(4000), t(if p(from).parent() == p(to).parent() { 4000 } else { 5000 }));
-    Op::Namespace(NamespaceOp::Rename { from: p(from), to: p(to), mode, from_parent_mtime, to_parent_mtime })
+    Op::Namespace(NamespaceOp::Rename {
+        from: p(from),
+        to: p(to),
+        mode,
+        from_parent_mtime,
+        to_parent_mtime,
+        links: 0,
+    })
 }
 
 fn write(path: &str, offset: u64) -> Op {

@@ -2,12 +2,50 @@
 //!
 //! Called by `replica` for each `Begin`, on the replay thread. What is noted durably comes before what it says.
 
-use super::{ASKS, KeptStanding, Replica, Trust, resync_clock};
-use crate::resync::{Resync, count_below};
+use super::kept::{Kept, KeptStanding};
+use super::{ASKS, Replica, Trust, resync_clock};
+use crate::applied::{Applied, NO_EPOCH};
+use crate::resync::{Brake, Resync, count_below};
+use std::path::Path;
 use tdfs_host::object;
+use tdfs_host::state::StateDir;
 use tdfs_wire::message::Begin;
 use tdfs_wire::{Id, Position, Time};
 use tracing::info;
+
+/// What is left to trust after the machine went down, or of a position that is lost: what was on the disk.
+pub(super) fn doubt(
+    dir: &Path,
+    (kept, state): (&mut Kept, &StateDir),
+    applied: &mut Applied,
+    brake: &mut Brake,
+) -> anyhow::Result<()> {
+    let durable = Position { lsn: applied.durable(), ..applied.position() };
+    match kept.standing {
+        KeptStanding::New => return Ok(()),
+        KeptStanding::Equal | KeptStanding::InDoubt if durable.epoch != NO_EPOCH => {
+            info!(
+                "the machine went down: what was done in {} since record {} is compared with its master",
+                dir.display(),
+                durable.lsn
+            );
+            kept.standing = KeptStanding::InDoubt;
+        }
+        KeptStanding::Equal | KeptStanding::InDoubt => {
+            info!("{} is compared with its master as a whole: its position is lost", dir.display());
+            kept.standing = KeptStanding::Resyncing;
+        }
+        // What it wrote may be lost at equal size and mtime, and so may what was done just before it began.
+        KeptStanding::Resyncing => {}
+    }
+    kept.began = None;
+    brake.begin(None)?;
+    kept.store(state)?;
+    if durable.epoch != NO_EPOCH {
+        applied.reset(durable)?;
+    }
+    Ok(())
+}
 
 impl Replica {
     pub(super) fn stream_from(&mut self, begin: &Begin) -> Result<(), String> {
@@ -79,6 +117,7 @@ impl Replica {
             KeptStanding::Equal | KeptStanding::Resyncing if self.applied.position().epoch != begin.epoch => {
                 None
             }
+            KeptStanding::InDoubt => None,
             _ if checksum => None,
             KeptStanding::Equal | KeptStanding::New => {
                 Some(before.check_began.unwrap_or(i64::MAX).min(resync_clock()))
@@ -114,11 +153,15 @@ impl Replica {
 
     /// Records between what is applied here and `begin.after` are lost: the paths they touched come next.
     pub(super) fn patch_from(&mut self, begin: &Begin) -> Result<(), String> {
-        if self.kept.standing != KeptStanding::Equal && self.resync.is_none() {
+        if self.kept.standing == KeptStanding::Resyncing && self.resync.is_none() {
             return Err("the master goes on with a resync of which nothing is known here".into());
         }
+        let in_doubt = self.kept.standing == KeptStanding::InDoubt;
         // What the lost records wrote may have any mtime: after a kill all contents are compared.
         self.start_resync(Trust::Nothing).map_err(|stall| stall.why)?;
+        if in_doubt {
+            self.resync.iter_mut().for_each(Resync::distrust_all);
+        }
         self.lost_due = Some(Position { epoch: begin.epoch, lsn: begin.after });
         self.target.drop_all();
         self.resync.iter_mut().for_each(Resync::restart);

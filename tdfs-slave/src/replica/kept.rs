@@ -22,6 +22,9 @@ pub(super) enum KeptStanding {
     Equal,
     /// A resync was begun and not finished.
     Resyncing,
+    /// The machine went down: it equaled its master's tree as of the applied position, which is the durable one, and
+    /// later records may have left anything.
+    InDoubt,
 }
 
 /// The file.

@@ -1,6 +1,7 @@
 //! Tests of the exchange: over trees in memory with random schedules, and over real directories.
 
 mod coverage;
+mod crash;
 mod disk;
 mod looks;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]

@@ -28,6 +28,7 @@ pub use segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 pub use storage::{FileStorage, Storage, StorageFile};
 pub use writer::Reservation;
 
+use crate::record::RecordHeader;
 use crate::{Epoch, Lsn};
 use error::io_error;
 use parking_lot::{Mutex, RwLock};
@@ -196,15 +197,26 @@ impl Log {
     /// When record `lsn` was appended: nanoseconds since 1970. Reads less than 64 KiB; if that fails, it is
     /// the time of a record less than 64 KiB before. None if that record is not held.
     pub fn time_of(&self, lsn: Lsn) -> Option<i64> {
+        let (segment, header) = self.header_of(lsn)?;
+        header.map_or_else(|_| segment.point(lsn).map(|point| point.time_ns), |header| Some(header.time_ns))
+    }
+
+    /// The checksum of record `lsn`. Reads less than 64 KiB. None if the record is not held, or can't be read.
+    pub fn checksum_of(&self, lsn: Lsn) -> Option<u32> {
+        self.header_of(lsn)?.1.ok().map(|header| header.crc)
+    }
+
+    /// The header of a record that is held, and the segment it is in.
+    fn header_of(&self, lsn: Lsn) -> Option<(Arc<Segment>, Result<RecordHeader, LogError>)> {
         if lsn > self.head() || lsn < self.oldest() {
             return None;
         }
         let (segment, file) = self.shared.enter(lsn)?;
-        let exact = file.and_then(|file| {
+        let header = file.and_then(|file| {
             let offset = scan::locate(&segment, &*file, lsn)?;
-            scan::time_at(&segment, &*file, offset)
+            scan::header_at(&segment, &*file, offset)
         });
-        exact.ok().or_else(|| segment.point(lsn).map(|point| point.time_ns))
+        Some((segment, header))
     }
 
     /// Sets what is called after each append, outside the lock, by the thread that appended; it replaces

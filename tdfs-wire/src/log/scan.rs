@@ -77,12 +77,15 @@ pub(super) fn locate(segment: &Segment, file: &dyn StorageFile, lsn: Lsn) -> Res
     Ok(offset)
 }
 
-/// When the record that begins at `offset` was appended: nanoseconds since 1970.
-pub(super) fn time_at(segment: &Segment, file: &dyn StorageFile, offset: u64) -> Result<i64, LogError> {
+/// The header of the record that begins at `offset`.
+pub(super) fn header_at(
+    segment: &Segment,
+    file: &dyn StorageFile,
+    offset: u64,
+) -> Result<RecordHeader, LogError> {
     let mut bytes = [0; RECORD_HEADER_BYTES];
     read_exact_at(file, &mut bytes, offset).map_err(read_error(segment, offset))?;
-    let header = RecordHeader::parse(&bytes).map_err(|e| damaged(segment, offset, e.to_string()))?;
-    Ok(header.time_ns)
+    RecordHeader::parse(&bytes).map_err(|e| damaged(segment, offset, e.to_string()))
 }
 
 /// That something is wrong in a segment.

@@ -85,6 +85,8 @@ pub enum NamespaceOp {
         path: TreePath,
         /// mtime left on its directory.
         parent_mtime: Time,
+        /// Names that the object has left.
+        links: u32,
     },
     /// An empty directory went.
     Rmdir {
@@ -105,6 +107,8 @@ pub enum NamespaceOp {
         from_parent_mtime: Time,
         /// mtime left on the directory of `to`.
         to_parent_mtime: Time,
+        /// Names that an object which was replaced has left; else 0.
+        links: u32,
     },
 }
 

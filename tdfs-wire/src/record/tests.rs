@@ -35,12 +35,12 @@ fn ops() -> Vec<(Op, Vec<u8>)> {
         NamespaceOp::Mknod { new: new.clone(), node: Node::Block(0x801) },
         NamespaceOp::Symlink { new, target: b"../\n".to_vec() },
         NamespaceOp::Link { from: from.clone(), to: to.clone(), parent_mtime: mtime },
-        NamespaceOp::Unlink { path: to.clone(), parent_mtime: mtime },
+        NamespaceOp::Unlink { path: to.clone(), parent_mtime: mtime, links: 1 },
         NamespaceOp::Rmdir { path: from.clone(), parent_mtime: mtime },
     ];
     let renames = [RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange].map(|mode| {
         let (from, to) = (from.clone(), to.clone());
-        NamespaceOp::Rename { from, to, mode, from_parent_mtime: mtime, to_parent_mtime: mtime }
+        NamespaceOp::Rename { from, to, mode, from_parent_mtime: mtime, to_parent_mtime: mtime, links: 0 }
     });
     let data = [
         DataOp::Write { path: from.clone(), offset: u64::MAX, mtime },
@@ -101,7 +101,7 @@ fn each_op_comes_back_as_it_went() {
         bytes.extend_from_slice(b"what follows does not matter");
         let (record, used) = Record::parse(&bytes).unwrap();
         assert_eq!(used, len);
-        assert_eq!(record, Record { lsn, time_ns, op, bulk: &bulk });
+        assert_eq!(record, Record { lsn, time_ns, crc: record.crc, op, bulk: &bulk });
     }
 }
 
@@ -153,6 +153,7 @@ fn the_largest_record_fits_and_no_larger_one() {
         mode,
         from_parent_mtime: mtime,
         to_parent_mtime: mtime,
+        links: 0,
     });
     let bytes = encode(&op, &bulk[1..], Lsn::new(1), 1);
     assert!(bytes.len() <= RECORD_BYTES_MAX);

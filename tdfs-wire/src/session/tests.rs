@@ -357,6 +357,7 @@ impl Replica {
             replica: Id([2; 16]),
             standing,
             not_carried: Vec::new(),
+            checksum: None,
             check: Check::None,
         }
     }

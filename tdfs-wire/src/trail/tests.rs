@@ -39,7 +39,14 @@ fn new(path: &TreePath, now: i64) -> NewObject {
 
 fn rename(from: &str, to: &str, mode: RenameMode) -> Op {
     let (from_parent_mtime, to_parent_mtime) = (time(1), time(1));
-    Op::Namespace(NamespaceOp::Rename { from: p(from), to: p(to), mode, from_parent_mtime, to_parent_mtime })
+    Op::Namespace(NamespaceOp::Rename {
+        from: p(from),
+        to: p(to),
+        mode,
+        from_parent_mtime,
+        to_parent_mtime,
+        links: 0,
+    })
 }
 
 fn write(path: &str) -> Op {
@@ -54,7 +61,7 @@ fn chmod(path: &str) -> Op {
 fn each_op_adds_what_it_changed_and_no_more() {
     let create = Op::Namespace(NamespaceOp::Create(new(&p("d/a"), 1)));
     assert_eq!(all(&followed(&[create])), ["/d", "/d/a*"]);
-    let unlink = Op::Namespace(NamespaceOp::Unlink { path: p("a"), parent_mtime: time(1) });
+    let unlink = Op::Namespace(NamespaceOp::Unlink { path: p("a"), parent_mtime: time(1), links: 0 });
     assert_eq!(all(&followed(&[unlink])), ["/", "/a*"], "gone, but the slave has it");
     let link = Op::Namespace(NamespaceOp::Link { from: p("d/a"), to: p("e/b"), parent_mtime: time(1) });
     assert_eq!(all(&followed(&[link])), ["/d/a*", "/e", "/e/b*"]);
@@ -65,6 +72,50 @@ fn each_op_adds_what_it_changed_and_no_more() {
     let copy = DataOp::Copy { from, from_offset: 0, to, to_offset: 0, len: 1, mtime: time(1) };
     assert_eq!(all(&followed(&[Op::Data(copy)])), ["/e/b*"]);
     assert_eq!(all(&followed(&[Op::Check { paths: vec![p("x"), p("y")] }])), ["/x*", "/y*"]);
+}
+
+fn link(from: &str, to: &str) -> Op {
+    Op::Namespace(NamespaceOp::Link { from: p(from), to: p(to), parent_mtime: time(1) })
+}
+
+fn unlink(path: &str, links: u32) -> Op {
+    Op::Namespace(NamespaceOp::Unlink { path: p(path), parent_mtime: time(1), links })
+}
+
+fn replace(from: &str, to: &str, links: u32) -> Op {
+    match rename(from, to, RenameMode::Replace) {
+        Op::Namespace(NamespaceOp::Rename { from, to, mode, from_parent_mtime, to_parent_mtime, .. }) => {
+            Op::Namespace(NamespaceOp::Rename { from, to, mode, from_parent_mtime, to_parent_mtime, links })
+        }
+        other => other,
+    }
+}
+
+/// DESIGN section 8: "and the remaining name of what an unlink or rename-over left linked (!)"
+#[test]
+fn what_was_changed_by_a_name_that_is_gone_may_be_any_name() {
+    let create = |path| Op::Namespace(NamespaceOp::Create(new(&p(path), 1)));
+    let no_replace = |from, to| rename(from, to, RenameMode::NoReplace);
+    for run in [
+        vec![write("d/a"), unlink("d/a", 1)],
+        vec![chmod("a"), replace("b", "a", 1)],
+        vec![write("a"), no_replace("a", "b"), unlink("b", 1)],
+        vec![write("b"), rename("a", "b", RenameMode::Exchange), unlink("a", 1)],
+        vec![no_replace("d", "e"), write("e/a"), unlink("e/a", 1)],
+        vec![write("a"), link("a", "b"), unlink("a", 2)],
+    ] {
+        assert_eq!(all(&followed(&run)), ["/*"], "{run:?}");
+    }
+    for run in [
+        vec![write("a"), unlink("a", 0)],
+        vec![unlink("a", 1)],
+        vec![create("t"), write("t"), link("t", "a"), unlink("t", 1)],
+        vec![create("t"), write("t"), replace("t", "a", 1)],
+        vec![write("a"), no_replace("a", "b"), unlink("a", 1)],
+        vec![write("a"), rename("a", "b", RenameMode::Exchange), unlink("a", 1)],
+    ] {
+        assert!(all(&followed(&run)).len() > 1, "{run:?}");
+    }
 }
 
 #[test]
@@ -196,13 +247,20 @@ fn random_op(dice: &mut Dice, now: i64) -> Op {
     match dice.below(8) {
         0 => Op::Namespace(NamespaceOp::Create(new(&path, now))),
         1 | 2 => Op::Namespace(NamespaceOp::Mkdir(new(&path, now))),
-        3 => Op::Namespace(NamespaceOp::Unlink { path, parent_mtime: mtime }),
+        3 => Op::Namespace(NamespaceOp::Unlink { path, parent_mtime: mtime, links: 0 }),
         4 => Op::Data(DataOp::Write { path, offset: 0, mtime }),
         5 => Op::Attr(AttrOp::Times { path, mtime }),
         kind => {
             let mode = if kind == 6 { RenameMode::NoReplace } else { RenameMode::Exchange };
             let (from_parent_mtime, to_parent_mtime) = (mtime, mtime);
-            Op::Namespace(NamespaceOp::Rename { from: path, to, mode, from_parent_mtime, to_parent_mtime })
+            Op::Namespace(NamespaceOp::Rename {
+                from: path,
+                to,
+                mode,
+                from_parent_mtime,
+                to_parent_mtime,
+                links: 0,
+            })
         }
     }
 }

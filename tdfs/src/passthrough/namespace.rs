@@ -174,7 +174,7 @@ impl Passthrough {
                 return (Err(e), None);
             }
             self.nodes.remove_name(stat.stx_ino, parent, name, kept);
-            let op = NamespaceOp::Unlink { path, parent_mtime: mtime_after(&dir) };
+            let op = NamespaceOp::Unlink { path, parent_mtime: mtime_after(&dir), links: links_left(&stat) };
             (Ok(()), Some(Change::of(Op::Namespace(op))))
         })
     }
@@ -275,6 +275,10 @@ impl Passthrough {
                 mode,
                 from_parent_mtime: mtime_after(&dirs.0),
                 to_parent_mtime: mtime_after(&dirs.1),
+                links: match (mode, &moved.target) {
+                    (RenameMode::Replace, Some(target)) => links_left(target),
+                    _ => 0,
+                },
             };
             (Ok(()), Some(Change::of(Op::Namespace(op))))
         })
@@ -288,6 +292,11 @@ impl Passthrough {
             self.nodes.names_known(nodeid) == 1 && matches!(self.nodes.place(nodeid), Ok(Place::Named(_)));
         last.then(|| object::open_path(dir.as_fd(), name)).transpose()
     }
+}
+
+/// How many names an object has left that had one more when `stat` was asked, below its lock. A directory: none.
+fn links_left(stat: &Statx) -> u32 {
+    if object::file_type(stat) == libc::S_IFDIR { 0 } else { stat.stx_nlink.saturating_sub(1) }
 }
 
 /// What a rename is about, looked at under the directories' locks.

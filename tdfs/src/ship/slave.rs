@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 use tdfs_host::link::{FrameReader, FrameSender, LinkError, ReadHalf, WriteHalf};
 use tdfs_wire::answer::Want;
 use tdfs_wire::frame::{FrameError, FrameKind};
-use tdfs_wire::message::{Finding, MasterMessage, Message, Order, Plan, SlaveMessage, Verified};
-use tdfs_wire::session::master::{Hangup, Input, Output, Session, StateName};
+use tdfs_wire::message::{
+    Finding, MasterMessage, Message, Order, Plan, SlaveMessage, Standing, Verified, Welcome,
+};
+use tdfs_wire::session::master::{Covered, Hangup, Input, Output, Session, StateName};
 use tdfs_wire::{Frame, Lsn};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -160,7 +162,7 @@ impl Slave {
                     Plan::Stream if begin.check => "streaming and check",
                     Plan::Stream => "streaming",
                     Plan::Resume => "the resync goes on",
-                    Plan::Patch => "resync of what lost records touched",
+                    Plan::Patch => "resync of what records touched that it lacks or may have lost",
                     Plan::Resync { checksum: false } => "resync",
                     Plan::Resync { checksum: true } => "resync by checksums",
                 };
@@ -308,10 +310,6 @@ impl Slave {
             }
             Happened::Frame(kind, payload) => {
                 self.look(); // a handshake is decided by the log as it is now
-                if self.session.is_greeting() {
-                    let covered = self.outlet.lacking.lock().as_ref().map(Lacking::covered);
-                    self.tell(Input::Trail(covered));
-                }
                 self.came(kind, &payload);
             }
             Happened::Unreadable(LinkError::Frame(e @ FrameError::Version { .. })) => {
@@ -342,8 +340,44 @@ impl Slave {
             other => Err(format!("a frame that no slave sends: {other:?}")),
         };
         match message {
-            Ok(message) => self.tell(Input::Received(message)),
+            Ok(message) => {
+                if let SlaveMessage::Welcome(welcome) = &message {
+                    let (trail, is_foreign) = (self.trail(welcome.standing), self.is_foreign(welcome));
+                    self.tell(Input::Met { trail, is_foreign });
+                }
+                self.tell(Input::Received(message));
+            }
             Err(why) => self.fault(&why),
+        }
+    }
+
+    /// True if the log has another record where the slave says that it is.
+    fn is_foreign(&self, welcome: &Welcome) -> bool {
+        let log = &self.shared.config.log;
+        let (Standing::Equal { applied, .. } | Standing::Resyncing { applied, .. }) = welcome.standing else {
+            return false;
+        };
+        let Some(theirs) = welcome.checksum.filter(|_| applied.epoch == log.epoch()) else { return false };
+        // Where the record is not held any more, nothing can be said.
+        log.checksum_of(applied.lsn).is_some_and(|ours| ours != theirs)
+    }
+
+    /// What a slave has to compare that stands so: what the log lost for it, or what the log names since it was durable.
+    fn trail(&self, standing: Standing) -> Option<Covered> {
+        let Standing::InDoubt { since } = standing else {
+            return self.outlet.lacking.lock().as_ref().map(Lacking::covered);
+        };
+        let log = &self.shared.config.log;
+        if since.epoch != log.epoch() {
+            return None;
+        }
+        let mut lost = Lacking::new(since.epoch, since.lsn);
+        match tokio::task::block_in_place(|| lost.follow(log, log.head())) {
+            Ok(()) => Some(lost.covered()),
+            Err(e) => {
+                tracing::info!("slave {}: {e:#}: all of it is compared", self.outlet.address);
+                None
+            }
         }
     }
 

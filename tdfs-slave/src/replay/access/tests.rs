@@ -72,6 +72,7 @@ fn shut_directories_and_files_are_opened_and_shut_again() {
                 mode,
                 from_parent_mtime,
                 to_parent_mtime,
+                links: 0,
             })
         };
         let ops = [
@@ -80,7 +81,7 @@ fn shut_directories_and_files_are_opened_and_shut_again() {
             Op::Namespace(NamespaceOp::Create(new("a/b/g"))),
             Op::Namespace(NamespaceOp::Link { from: p("a/b/g"), to: p("c/g"), parent_mtime: T }),
             rename("a/b", "c/b", RenameMode::NoReplace),
-            Op::Namespace(NamespaceOp::Unlink { path: p("c/b/g"), parent_mtime: T }),
+            Op::Namespace(NamespaceOp::Unlink { path: p("c/b/g"), parent_mtime: T, links: 0 }),
             Op::Attr(AttrOp::Mode { path: p("c/b"), mode: 0o200 }),
         ];
         for op in ops {

@@ -248,6 +248,7 @@ fn contradicted_record_is_healed_by_its_paths() {
         mode: tdfs_wire::op::RenameMode::NoReplace,
         from_parent_mtime: Time::default(),
         to_parent_mtime: Time::default(),
+        links: 0,
     });
     let mut resync = Resync::paths(Vec::new());
     assert_eq!(resync.contradicted(&op), Contradiction::Divergence);

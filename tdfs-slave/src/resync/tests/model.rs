@@ -207,7 +207,7 @@ impl Tree {
                 self.touch_dir(to, *parent_mtime);
                 Ok(())
             }
-            NamespaceOp::Unlink { path, parent_mtime } => {
+            NamespaceOp::Unlink { path, parent_mtime, .. } => {
                 if self.get(path)?.meta.kind == Kind::Directory {
                     return Err(Errno::ISDIR);
                 }
@@ -227,7 +227,7 @@ impl Tree {
                 self.touch_dir(path, *parent_mtime);
                 Ok(())
             }
-            NamespaceOp::Rename { from, to, mode, from_parent_mtime, to_parent_mtime } => {
+            NamespaceOp::Rename { from, to, mode, from_parent_mtime, to_parent_mtime, .. } => {
                 self.rename(from, to, *mode)?;
                 self.touch_dir(from, *from_parent_mtime);
                 self.touch_dir(to, *to_parent_mtime);

@@ -62,7 +62,7 @@ pub fn link(from: &str, to: &str) -> Op {
 }
 
 pub fn unlink(path: &str) -> Op {
-    Op::Namespace(NamespaceOp::Unlink { path: p(path), parent_mtime: now() })
+    Op::Namespace(NamespaceOp::Unlink { path: p(path), parent_mtime: now(), links: 0 })
 }
 
 pub fn rmdir(path: &str) -> Op {
@@ -73,7 +73,7 @@ fn moved(from: &str, to: &str, mode: RenameMode) -> Op {
     let (from, to) = (p(from), p(to));
     let from_parent_mtime = now();
     let to_parent_mtime = if from.parent() == to.parent() { from_parent_mtime } else { now() };
-    Op::Namespace(NamespaceOp::Rename { from, to, mode, from_parent_mtime, to_parent_mtime })
+    Op::Namespace(NamespaceOp::Rename { from, to, mode, from_parent_mtime, to_parent_mtime, links: 0 })
 }
 
 pub fn rename(from: &str, to: &str) -> Op {

@@ -74,6 +74,10 @@ impl Users {
         let (path, other, fresh) = (self.some_path(tree), self.some_path(tree), self.new_path(tree));
         let to = if self.dice.chance(2) { other } else { fresh.clone() };
         let (mtime, parent_mtime) = (self.tick(), self.tick());
+        let links_left = |path: &TreePath| match tree.get(path) {
+            Ok(inode) if inode.meta.kind != Kind::Directory => inode.links as u32 - 1,
+            _ => 0,
+        };
         let new = NewObject {
             path: fresh,
             mode: 0o640,
@@ -93,7 +97,7 @@ impl Users {
             }),
             5 => Op::Namespace(NamespaceOp::Mknod { new, node: Node::Char(self.dice.below(2) as u64) }),
             6 | 7 => Op::Namespace(NamespaceOp::Link { from: path, to, parent_mtime }),
-            8 | 9 => Op::Namespace(NamespaceOp::Unlink { path, parent_mtime }),
+            8 | 9 => Op::Namespace(NamespaceOp::Unlink { links: links_left(&path), path, parent_mtime }),
             10 => Op::Namespace(NamespaceOp::Rmdir { path, parent_mtime }),
             11..=14 => {
                 let modes = [RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange];
@@ -101,6 +105,7 @@ impl Users {
                 let same = path.parent() == to.parent();
                 let to_parent_mtime = if same { mtime } else { parent_mtime };
                 Op::Namespace(NamespaceOp::Rename {
+                    links: if mode == RenameMode::Replace { links_left(&to) } else { 0 },
                     from: path,
                     to,
                     mode,

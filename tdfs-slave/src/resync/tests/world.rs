@@ -117,6 +117,17 @@ impl World {
         self.stream.push_back(InStream::Record(op, bulk));
     }
 
+    /// Changes the master, where there is nothing on its way; the record is applied at once.
+    pub fn change_both(&mut self) -> Option<Op> {
+        self.change_master();
+        let op = match self.stream.front() {
+            Some(InStream::Record(op, _)) => Some(op.clone()),
+            _ => None,
+        };
+        self.deliver_all();
+        op
+    }
+
     /// True if nothing is wanted any more, and no answer is on its way.
     pub fn is_over(&self) -> bool {
         let answers = || self.stream.iter().any(|item| matches!(item, InStream::Answer(..)));

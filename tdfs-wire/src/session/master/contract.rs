@@ -55,8 +55,14 @@ pub enum Input {
     },
     /// The connection can take a frame.
     Writable,
-    /// What the log no longer holds for the slave, if anything; to be said right before its `Welcome`.
-    Trail(Option<Covered>),
+    /// To be said right before the slave's `Welcome`.
+    Met {
+        /// What the log no longer holds for it, if anything; for one that is in doubt, what the log names since then,
+        /// if it still does.
+        trail: Option<Covered>,
+        /// The record at its position is, by its checksum, another one than here.
+        is_foreign: bool,
+    },
     /// Records up to here, with their effect, are on the master's disk.
     MasterDurable(Lsn),
     /// A new epoch has begun: the history so far, the present epoch last, and its log.
@@ -78,7 +84,7 @@ pub enum Input {
     },
 }
 
-/// Records that the log no longer holds, by what they touched.
+/// Records that a slave will not get, or whose effect it may have lost, by what they touched.
 #[derive(Clone, Debug, Default)]
 pub struct Covered {
     /// The first of them is the one after this.

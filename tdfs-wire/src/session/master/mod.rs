@@ -8,14 +8,15 @@ mod plan;
 mod stream;
 
 pub use contract::{Config, Covered, Hangup, Input, Known, Output, Progress, StateName, View};
+use plan::lost_messages;
 pub use plan::present_lsn;
 
 use super::backoff::Backoff;
 use super::{HANDSHAKE_MAX, LEAVE_MAX, cut};
 use crate::Lsn;
 use crate::message::{
-    Begin, Branch, Check, Finding, Hello, Lost, MasterMessage, Order, Plan, Report, SlaveMessage, Standing,
-    Verified, Welcome,
+    Branch, Check, Finding, Hello, MasterMessage, Order, Plan, Report, SlaveMessage, Standing, Verified,
+    Welcome,
 };
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -72,6 +73,7 @@ pub struct Session {
     /// To be told in the next stream, or in this one.
     orders: VecDeque<Order>,
     trail: Option<Covered>,
+    is_foreign: bool,
     /// Since it was met last: its position is known, and that it goes on from there.
     met: bool,
     /// `Begin` was sent and the slave has not said anything since: whether it counts as another resync.
@@ -111,6 +113,7 @@ impl Session {
             verify: None,
             orders: VecDeque::new(),
             trail: None,
+            is_foreign: false,
             met: false,
             beginning: None,
             check_counted: false,
@@ -145,7 +148,7 @@ impl Session {
                 }
             }
             Input::Writable => self.writable(),
-            Input::Trail(trail) => self.trail = trail,
+            Input::Met { trail, is_foreign } => (self.trail, self.is_foreign) = (trail, is_foreign),
             Input::MasterDurable(durable) => self.durable = durable,
             Input::Lineage(lineage) => self.new_lineage(lineage, now),
             Input::Resync { checksum } => {
@@ -244,11 +247,6 @@ impl Session {
             verify: self.report.verify,
             needs_resync: self.known.needs_resync || resyncing,
         }
-    }
-
-    /// True while the slave is being greeted.
-    pub fn is_greeting(&self) -> bool {
-        matches!(self.state, State::Handshake { .. })
     }
 
     /// The state alone; cheaper than the whole view.
@@ -361,28 +359,6 @@ impl Session {
         self.trouble = Trouble::None;
         let lost = if begin.plan == Plan::Patch { lost_messages(trail) } else { VecDeque::new() };
         self.state = State::Streaming(Box::new(Stream::new(begin, lost, self.progress, now)));
-    }
-
-    fn plan(&self, welcome: &Welcome, trail: Option<&Covered>) -> Begin {
-        let epoch = self.config.lineage[self.config.lineage.len() - 1].epoch;
-        let plan = Plan::Resync { checksum: self.resync_asked.unwrap_or(false) };
-        let resync = Begin { epoch, after: self.head, plan, check: false };
-        let (applied, plan) = match welcome.standing {
-            Standing::Equal { applied, .. } => (applied, Plan::Stream),
-            Standing::Resyncing { applied, resumable: true } => (applied, Plan::Resume),
-            Standing::Resyncing { .. } | Standing::New => return resync,
-        };
-        let here = present_lsn(&self.config.lineage, applied).filter(|here| *here <= self.head);
-        let Some(here) = here.filter(|_| self.resync_asked.is_none()) else { return resync };
-        let is_held = |after: Lsn| self.oldest <= after.next();
-        let check = self.known.check_due || welcome.check == Check::Unfinished;
-        match trail {
-            _ if is_held(here) => Begin { epoch, after: here, plan, check },
-            Some(lost) if lost.after <= here && here <= lost.up_to && is_held(lost.up_to) => {
-                Begin { epoch, after: lost.up_to, plan: Plan::Patch, check }
-            }
-            _ => resync,
-        }
     }
 
     fn report_came(&mut self, report: Report) {
@@ -536,24 +512,6 @@ impl Session {
             _ => State::Waiting { until },
         };
     }
-}
-
-/// About so many bytes of paths go into one message.
-const LOST_BYTES: usize = 128 * 1024;
-
-/// What was lost, in messages; the last says so.
-fn lost_messages(trail: Option<Covered>) -> VecDeque<Lost> {
-    let (mut messages, mut paths, mut bytes) = (VecDeque::new(), Vec::new(), 0);
-    for (path, extent) in trail.into_iter().flat_map(|trail| trail.paths) {
-        bytes += path.as_bytes().len() + 16;
-        paths.push((path, extent));
-        if bytes >= LOST_BYTES {
-            messages.push_back(Lost { paths: std::mem::take(&mut paths), last: false });
-            bytes = 0;
-        }
-    }
-    messages.push_back(Lost { paths, last: true });
-    messages
 }
 
 /// Most lines a slave may tell about what it can't carry.

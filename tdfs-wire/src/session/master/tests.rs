@@ -1,6 +1,6 @@
 //! Scripted tests of the master's session.
 
-use super::{Config, Hangup, Input, Known, Output, Session, StateName, present_lsn};
+use super::{Config, Covered, Hangup, Input, Known, Output, Session, StateName, present_lsn};
 use crate::answer::{Want, Wanted};
 use crate::frame::{Codec, FrameKind};
 use crate::message::{
@@ -64,7 +64,8 @@ impl Story {
 
     fn welcome_checking(&mut self, standing: Standing, check: Check) -> Vec<String> {
         let (software, not_carried) = ("t".into(), Vec::new());
-        let welcome = Welcome { software, replica: Id([2; 16]), standing, not_carried, check };
+        let welcome =
+            Welcome { software, replica: Id([2; 16]), standing, checksum: None, not_carried, check };
         self.tell(Input::Received(SlaveMessage::Welcome(welcome)))
     }
 
@@ -151,9 +152,37 @@ fn a_stream_begins_where_the_replica_is_if_the_log_reaches_back() {
         assert_eq!(story.welcome(standing), [begin], "{standing:?}");
     }
     let mut story = Story::new();
+    story.greet();
+    story.tell(Input::Met { trail: None, is_foreign: true });
+    assert_eq!(story.welcome(equal(at(2, 50))), [resync], "its history is another one");
+    let mut story = Story::new();
     story.log(100, 1);
     story.greet();
     assert_eq!(story.welcome(equal(at(1, 50))), ["stream 0"], "the branch point, and the log is whole");
+}
+
+/// DESIGN section 8: "After an OS crash of the slave ... everything since durable is in doubt: resync of the paths that
+/// the log names in that range ...; the whole tree if the log no longer has it."
+#[test]
+fn a_replica_in_doubt_compares_what_the_log_names_since() {
+    let covered = |after| Covered { after: Lsn::new(after), up_to: Lsn::new(100), paths: Vec::new() };
+    for (since, trail, begin) in [
+        (at(2, 60), Some(covered(60)), ["patch 100"].as_slice()),
+        (at(2, 60), Some(covered(61)), &["resync 100"]),
+        (at(1, 60), Some(covered(60)), &["resync 100"]),
+        (at(2, 60), None, &["resync 100"]),
+    ] {
+        let mut story = Story::new();
+        story.greet();
+        story.tell(Input::Met { trail, is_foreign: false });
+        assert_eq!(story.welcome(Standing::InDoubt { since }), begin);
+        assert!(story.session.view().needs_resync);
+        assert_eq!(
+            story.session.view().progress.durable,
+            Lsn::ZERO,
+            "nothing of it is safe in the log alone"
+        );
+    }
 }
 
 #[test]

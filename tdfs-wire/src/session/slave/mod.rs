@@ -35,6 +35,8 @@ pub struct Replica {
     pub replica: Id,
     /// How far it is.
     pub standing: Standing,
+    /// Checksum of the record at its applied position, where that is known.
+    pub checksum: Option<u32>,
     /// What of P3 can't be carried here.
     pub not_carried: Vec<String>,
     /// Whether a check of it was begun and not finished.
@@ -353,11 +355,12 @@ impl Session {
         {
             return self.refuse(belongs(mine, filesystem), now);
         }
-        let Replica { replica, standing, not_carried, check, .. } = replica;
+        let Replica { replica, standing, checksum, not_carried, check, .. } = replica;
         let welcome = Welcome {
             software: self.config.software.clone(),
             replica,
             standing,
+            checksum,
             not_carried: not_carried.into_iter().map(cut).collect(),
             check,
         };

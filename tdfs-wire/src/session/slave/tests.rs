@@ -43,8 +43,14 @@ impl Story {
     fn taken(&mut self, filesystem: Option<Id>) -> Vec<String> {
         let applied = Position { epoch: EPOCH, lsn: Lsn::new(90) };
         let standing = Standing::Equal { applied, durable: Lsn::new(80) };
-        let replica =
-            Replica { filesystem, replica: OTHER, standing, not_carried: Vec::new(), check: Check::None };
+        let replica = Replica {
+            filesystem,
+            replica: OTHER,
+            standing,
+            checksum: None,
+            not_carried: Vec::new(),
+            check: Check::None,
+        };
         self.tell(Input::Taken(replica))
     }
 
