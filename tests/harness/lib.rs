@@ -6,6 +6,7 @@
 pub mod caller;
 pub mod cluster;
 pub mod compare;
+pub mod crash_disk;
 pub mod daemon;
 pub mod log_lines;
 pub mod ops;
