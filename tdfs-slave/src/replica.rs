@@ -56,6 +56,8 @@ pub struct Replica {
     /// The first master that begins may have what lies here, whatever it is.
     adopt: bool,
     resync: Option<Resync>,
+    /// How many objects were not equal in the last resync.
+    differences: u64,
     brake: Brake,
     looking: Looking,
     /// Paths of lost records are still to come: nothing is known to be equal before. With the last of them the
@@ -119,6 +121,7 @@ impl Replica {
             kept,
             adopt,
             resync: None,
+            differences: 0,
             brake,
             looking: Looking::default(),
             lost_due: None,
@@ -258,7 +261,7 @@ impl Replica {
         match finished {
             Ok(durable) => {
                 info!("{} equals its master's tree as of record {durable}", self.dir.display());
-                self.resync = None;
+                self.differences = self.resync.take().map_or(0, |resync| resync.progress().differences);
                 self.last_error.take_if(|said| said == ASKS);
             }
             Err(error) => {
@@ -430,6 +433,10 @@ impl Replay for Replica {
             stalled: self.stalled.clone(),
             divergences: self.kept.divergences,
             last_error: self.last_error.clone(),
+            differences: self
+                .resync
+                .as_ref()
+                .map_or(self.differences, |resync| resync.progress().differences),
             resync,
             verify,
         }

@@ -283,6 +283,8 @@ pub struct Report {
     pub divergences: u64,
     /// The latest thing that a human may want to know of.
     pub last_error: Option<String>,
+    /// How many objects were not equal, in the resync that goes on or else in the last one.
+    pub differences: u64,
     /// The resync, or the check, that is going on.
     pub resync: Option<ResyncProgress>,
     /// The comparison by [`Order::Verify`] that is going on.

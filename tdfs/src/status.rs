@@ -4,6 +4,7 @@ use crate::ship::SlaveStatus;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
+use tdfs_wire::session::master::{Cause, LastResync};
 
 /// All of it. Keys may be added, none changes its meaning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +47,9 @@ impl fmt::Display for Status {
             for progress in slave.resync.iter().chain(&slave.verify) {
                 writeln!(f, "{}: {progress}", slave.address)?;
             }
+            if let Some(last) = slave.last_resync.filter(|_| slave.resync.is_none()) {
+                writeln!(f, "{}: last resync: {}", slave.address, last_resync(last))?;
+            }
             if let Some(why) = &slave.last_error {
                 writeln!(f, "{}: {why}", slave.address)?;
             }
@@ -69,6 +73,20 @@ fn row(slave: &SlaveStatus) -> [String; 6] {
     let state = if slave.checking { format!("{}, checking", slave.state) } else { slave.state.clone() };
     let (applied, durable) = (slave.applied.to_string(), slave.durable.to_string());
     [slave.address.clone(), state, applied, durable, lag, slave.resyncs.to_string()]
+}
+
+fn last_resync(LastResync { cause, differences }: LastResync) -> String {
+    let why = match cause {
+        Cause::FirstCopy => "the first copy",
+        Cause::Asked => "asked for",
+        Cause::LogTooShort => "the log no longer had what it lacked",
+        Cause::NewEpoch => "a new epoch: what it had beyond the master's tree was taken back",
+        Cause::OtherHistory => "it had records that this master never made",
+        Cause::SlaveCrash => "its machine had gone down",
+        Cause::Check => "found by the check",
+        Cause::Healing => "it did not fit a record",
+    };
+    format!("{why}; {differences} objects were not equal")
 }
 
 fn table(f: &mut fmt::Formatter<'_>, rows: &[[String; 6]]) -> fmt::Result {

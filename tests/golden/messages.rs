@@ -69,6 +69,7 @@ fn slave() -> Vec<(&'static str, SlaveMessage)> {
         stalled: Some("no space left".into()),
         divergences: 4,
         last_error: Some("EIO".into()),
+        differences: 9,
         resync: Some(progress(Phase::Resyncing)),
         verify: Some(progress(Phase::Waiting)),
     };

@@ -41,6 +41,8 @@ pub struct SlaveStatus {
     pub last_error: Option<String>,
     /// Times that trees had to be compared.
     pub resyncs: u64,
+    /// The last of them.
+    pub last_resync: Option<LastResync>,
     /// Records that the replica contradicted.
     pub divergences: u64,
     /// A check that has found no difference yet is running.
@@ -55,6 +57,15 @@ pub struct SlaveStatus {
     pub answer_bytes: u64,
     /// What of names, contents and attributes it can't carry.
     pub not_carried: Vec<String>,
+}
+
+/// A resync that may be over.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct LastResync {
+    /// Why it was begun.
+    pub cause: String,
+    /// How many objects were not equal.
+    pub differences: u64,
 }
 
 /// How far a comparison is.

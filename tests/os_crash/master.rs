@@ -63,7 +63,13 @@ fn goes_down(kind: &str, cluster: ClusterBuilder) {
         cluster.start_master();
         cluster.wait();
         let after = cluster.slave_status(0);
-        println!("{kind}: {changes} changes, {} bytes of answers", after.answer_bytes);
+        let last = after.last_resync.clone().unwrap();
+        println!(
+            "{kind}: {changes} changes, {} taken back, {} bytes of answers",
+            last.differences, after.answer_bytes
+        );
+        assert_eq!(last.cause, "new-epoch");
+        assert!(last.differences > 0, "what was not synced is lost, and the slave had it");
         cluster.assert_equal();
         assert_eq!((after.resyncs, after.divergences), (before.resyncs + 1, 0), "{after:?}");
         assert_ne!(cluster.status().epoch, epoch, "what happened last may be in no log");

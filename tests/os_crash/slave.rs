@@ -42,6 +42,7 @@ fn goes_down(kind: &str, cluster: ClusterBuilder) {
         println!("{kind}: {changes} changes, {answers} bytes of answers");
         cluster.assert_equal();
         assert_eq!((after.resyncs, after.divergences), (before.resyncs + 1, 0), "{after:?}");
+        assert_eq!(after.last_resync.map(|last| last.cause).as_deref(), Some("slave-crash"));
         let rest = bytes_of_the_rest(cluster.mount());
         assert!(answers < rest + (4 << 20), "{answers} bytes of answers, and {rest} were not at rest");
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tdfs_wire::log::Log;
 use tdfs_wire::message::Branch;
-use tdfs_wire::session::master::{Known, StateName, View, present_lsn};
+use tdfs_wire::session::master::{Known, LastResync, StateName, View, present_lsn};
 use tdfs_wire::{Epoch, Id, Lsn, Position};
 
 /// The file in the state directory.
@@ -42,6 +42,8 @@ pub struct SlaveStatus {
     pub last_error: Option<String>,
     /// How many resyncs were begun, the first copy included.
     pub resyncs: u64,
+    /// The last of them: its `cause`, and how many objects were not equal.
+    pub last_resync: Option<LastResync>,
     /// How often the replica contradicted a record.
     pub divergences: u64,
     /// A check is due, or going on and has found no difference so far.
@@ -80,6 +82,7 @@ pub fn status(outlet: &Outlet, view: View, log: &Log) -> SlaveStatus {
         lag_seconds: if lag_records == 0 { 0.0 } else { age_of(log, progress.applied.next()) },
         last_error: view.last_error,
         resyncs: view.resyncs,
+        last_resync: view.last_resync,
         divergences: view.divergences,
         checking: view.checking,
         resync,
@@ -173,6 +176,8 @@ struct KnownSlave {
     durable: u64,
     needs_resync: bool,
     resyncs: u64,
+    #[serde(default)]
+    last_resync: Option<LastResync>,
     divergences: u64,
     /// When it was configured last: seconds since 1970.
     seen: u64,
@@ -190,6 +195,7 @@ impl SlavesFile {
             durable: durable.unwrap_or_default(),
             replica: known.replica.as_deref().and_then(Id::parse),
             resyncs: known.resyncs,
+            last_resync: known.last_resync,
             divergences: known.divergences,
             needs_resync: known.needs_resync || durable.is_none(),
             check_due: false,
@@ -216,6 +222,7 @@ impl SlavesFile {
             durable: view.progress.durable.get(),
             needs_resync: view.needs_resync,
             resyncs: view.resyncs,
+            last_resync: view.last_resync,
             divergences: view.divergences,
             seen: now_seconds(),
         });

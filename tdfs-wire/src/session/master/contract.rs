@@ -4,6 +4,7 @@ use crate::answer::Want;
 use crate::message::{Branch, Finding, MasterMessage, Order, ResyncProgress, SlaveMessage};
 use crate::trail::Extent;
 use crate::{Frame, Id, Lsn, TreePath};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// What does not change while the session lives.
@@ -188,6 +189,8 @@ pub struct View {
     pub last_error: Option<String>,
     /// How many resyncs were begun (one that goes on after an interruption is the same one).
     pub resyncs: u64,
+    /// The last of them.
+    pub last_resync: Option<LastResync>,
     /// How often the replica contradicted a record.
     pub divergences: u64,
     /// A check is due, or going on and has found no difference so far.
@@ -200,6 +203,37 @@ pub struct View {
     pub needs_resync: bool,
 }
 
+/// A resync, as it is told when it may be over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastResync {
+    /// Why it was begun.
+    pub cause: Cause,
+    /// How many objects were not equal. Where the master's machine went down, these were taken back.
+    pub differences: u64,
+}
+
+/// Why a resync was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The replica was new.
+    FirstCopy,
+    /// A human asked for it.
+    Asked,
+    /// The log no longer had what the slave lacked.
+    LogTooShort,
+    /// It is not sure that the log has every change: the slave may be ahead of the master, whose tree wins.
+    NewEpoch,
+    /// The slave has records that the master never made: a state directory was restored.
+    OtherHistory,
+    /// The slave's machine went down.
+    SlaveCrash,
+    /// The check at start found a difference.
+    Check,
+    /// A record contradicted the replica, or names of an object could not be followed; not counted as a resync.
+    Healing,
+}
+
 /// What was known of a slave when the master last ended.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
@@ -209,6 +243,8 @@ pub struct Known {
     pub replica: Option<Id>,
     /// Resyncs begun.
     pub resyncs: u64,
+    /// The last of them.
+    pub last_resync: Option<LastResync>,
     /// Divergences told.
     pub divergences: u64,
     /// Whether it was marked for resync.

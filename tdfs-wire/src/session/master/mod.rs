@@ -7,7 +7,9 @@ mod contract;
 mod plan;
 mod stream;
 
-pub use contract::{Config, Covered, Hangup, Input, Known, Output, Progress, StateName, View};
+pub use contract::{
+    Cause, Config, Covered, Hangup, Input, Known, LastResync, Output, Progress, StateName, View,
+};
 use plan::lost_messages;
 pub use plan::present_lsn;
 
@@ -76,8 +78,8 @@ pub struct Session {
     is_foreign: bool,
     /// Since it was met last: its position is known, and that it goes on from there.
     met: bool,
-    /// `Begin` was sent and the slave has not said anything since: whether it counts as another resync.
-    beginning: Option<bool>,
+    /// `Begin` was sent and the slave has not said anything since: why, if it counts as another resync.
+    beginning: Option<Option<Cause>>,
     /// What the check that goes on has found is counted.
     check_counted: bool,
     connection: u64,
@@ -241,6 +243,7 @@ impl Session {
             not_carried: self.not_carried.clone(),
             last_error: self.last_error(),
             resyncs: self.known.resyncs,
+            last_resync: self.known.last_resync,
             divergences: self.known.divergences,
             checking: checking || self.known.check_due,
             resync: self.report.resync,
@@ -332,13 +335,14 @@ impl Session {
         let begin = self.plan(&welcome, trail.as_ref());
         (self.met, self.beginning) = (true, None);
         let unfinished = matches!(welcome.standing, Standing::Resyncing { .. });
-        if begin.plan == Plan::Patch {
-            self.known.resyncs += u64::from(!unfinished);
+        let cause = self.cause(&welcome);
+        if begin.plan == Plan::Patch && !unfinished {
+            self.resync_begins(cause);
         }
         if matches!(begin.plan, Plan::Resync { .. }) {
             let same =
                 self.known.replica == Some(welcome.replica) && unfinished && self.resync_asked.is_none();
-            self.beginning = Some(!same);
+            self.beginning = Some((!same).then_some(cause));
         }
         let durable = match welcome.standing {
             Standing::Equal { applied, durable } if applied.epoch == begin.epoch => durable.min(begin.after),
@@ -361,18 +365,36 @@ impl Session {
         self.state = State::Streaming(Box::new(Stream::new(begin, lost, self.progress, now)));
     }
 
+    /// One more, which is not the same as the one before.
+    fn resync_begins(&mut self, cause: Cause) {
+        self.known.resyncs += 1;
+        self.known.last_resync = Some(LastResync { cause, differences: 0 });
+    }
+
     fn report_came(&mut self, report: Report) {
-        if let Some(counts) = self.beginning.take() {
+        if let Some(cause) = self.beginning.take() {
             // It has begun: a resync of the whole tree looks at everything.
-            self.known.resyncs += u64::from(counts);
+            if let Some(cause) = cause {
+                self.resync_begins(cause);
+            }
             (self.known.check_due, self.resync_asked) = (false, None);
         }
         // From now on the slave knows of the check, durably.
         self.known.check_due &= !report.checking;
         // The check has found something: one resync, also where that is healed bit by bit.
-        let turned = self.report.checking && !self.report.resyncing && report.resyncing;
-        self.known.resyncs += u64::from(turned && !self.check_counted);
-        self.check_counted = report.checking && (self.check_counted || turned);
+        let turned = !self.report.resyncing && report.resyncing;
+        let found = turned && self.report.checking;
+        if found && !self.check_counted {
+            self.resync_begins(Cause::Check);
+        } else if turned && !found {
+            self.known.last_resync = Some(LastResync { cause: Cause::Healing, differences: 0 });
+        }
+        self.check_counted = report.checking && (self.check_counted || found);
+        if let Some(last) =
+            self.known.last_resync.as_mut().filter(|_| self.report.resyncing || report.resyncing)
+        {
+            last.differences = report.differences;
+        }
         self.report = report;
     }
 

@@ -1,6 +1,6 @@
 //! How a stream begins: which records a replica can go on with, and what it has to compare.
 
-use super::{Covered, Session};
+use super::{Cause, Covered, Session};
 use crate::message::{Begin, Branch, Check, Lost, Plan, Standing, Welcome};
 use crate::{Lsn, Position};
 use std::collections::VecDeque;
@@ -20,6 +20,23 @@ pub fn present_lsn(lineage: &[Branch], position: Position) -> Option<Lsn> {
 }
 
 impl Session {
+    /// Why the replica can't just go on that stands so.
+    pub(super) fn cause(&self, welcome: &Welcome) -> Cause {
+        let present = self.config.lineage[self.config.lineage.len() - 1].epoch;
+        match welcome.standing {
+            _ if self.resync_asked.is_some() => Cause::Asked,
+            Standing::New => Cause::FirstCopy,
+            Standing::InDoubt { .. } => Cause::SlaveCrash,
+            Standing::Equal { applied, .. } | Standing::Resyncing { applied, .. } => {
+                match present_lsn(&self.config.lineage, applied) {
+                    Some(here) if here <= self.head && !self.is_foreign => Cause::LogTooShort,
+                    None if applied.epoch != present => Cause::NewEpoch,
+                    _ => Cause::OtherHistory,
+                }
+            }
+        }
+    }
+
     /// How a stream to a slave begins that stands so.
     pub(super) fn plan(&self, welcome: &Welcome, trail: Option<&Covered>) -> Begin {
         let epoch = self.config.lineage[self.config.lineage.len() - 1].epoch;

@@ -1,6 +1,8 @@
 //! Scripted tests of the master's session.
 
-use super::{Config, Covered, Hangup, Input, Known, Output, Session, StateName, present_lsn};
+use super::{
+    Cause, Config, Covered, Hangup, Input, Known, LastResync, Output, Session, StateName, present_lsn,
+};
 use crate::answer::{Want, Wanted};
 use crate::frame::{Codec, FrameKind};
 use crate::message::{
@@ -159,6 +161,27 @@ fn a_stream_begins_where_the_replica_is_if_the_log_reaches_back() {
     story.log(100, 1);
     story.greet();
     assert_eq!(story.welcome(equal(at(1, 50))), ["stream 0"], "the branch point, and the log is whole");
+}
+
+/// tdfs(8): "its cause ... and the differences: how many objects were not equal"
+#[test]
+fn the_cause_of_a_resync_is_told() {
+    for (standing, cause) in [
+        (Standing::New, Cause::FirstCopy),
+        (Standing::InDoubt { since: at(2, 50) }, Cause::SlaveCrash),
+        (equal(at(2, 9)), Cause::LogTooShort),
+        (equal(at(2, 101)), Cause::OtherHistory),
+        (equal(at(3, 50)), Cause::NewEpoch),
+        (equal(at(1, 51)), Cause::NewEpoch),
+    ] {
+        let mut story = Story::new();
+        story.greet();
+        story.welcome(standing);
+        let report = Report { resyncing: true, differences: 3, ..Report::default() };
+        story.tell(Input::Received(SlaveMessage::Report(report)));
+        let told = story.session.view().last_resync;
+        assert_eq!(told, Some(LastResync { cause, differences: 3 }), "{standing:?}");
+    }
 }
 
 /// DESIGN section 8: "After an OS crash of the slave ... everything since durable is in doubt: resync of the paths that
