@@ -6,6 +6,7 @@ use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 use rustix::thread::UnshareFlags;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::AtomicU64;
 
 /// Most bytes of a file handle (MAX_HANDLE_SZ of the kernel).
 const HANDLE_BYTES_MAX: u32 = 128;
@@ -135,4 +136,53 @@ fn bytes_or_errno(got: libc::c_long) -> Result<usize> {
         let error = std::io::Error::last_os_error();
         Errno::from_io_error(&error).unwrap_or(Errno::IO)
     })
+}
+
+/// The beginning of a file, mapped shared: its 64-bit words. What is stored there is in the page cache at once,
+/// without a system call; it outlives the process, not the machine.
+pub struct MappedWords {
+    begin: *mut libc::c_void,
+    count: usize,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread, and is reached through atomics alone.
+unsafe impl Send for MappedWords {}
+// SAFETY: as above.
+unsafe impl Sync for MappedWords {}
+
+impl MappedWords {
+    /// Maps the first `count` words of `file`, which must be that long and must never be cut: a word behind its
+    /// end would end the process by SIGBUS.
+    ///
+    /// # Errors
+    /// Those of mmap(2); EINVAL where the file is shorter.
+    pub fn map(file: BorrowedFd<'_>, count: usize) -> Result<MappedWords> {
+        let bytes = count.checked_mul(size_of::<AtomicU64>()).ok_or(Errno::INVAL)?;
+        let size = u64::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0);
+        if size < bytes as u64 {
+            return Err(Errno::INVAL);
+        }
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
+        let begin =
+            unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        if begin == libc::MAP_FAILED {
+            return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+        }
+        Ok(MappedWords { begin, count })
+    }
+
+    /// The words.
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: `begin` is the start of a page and so aligned; `count` words are mapped to read and write for
+        // as long as `self` lives, any bytes are a u64, and nobody reaches them but through atomics.
+        unsafe { std::slice::from_raw_parts(self.begin.cast::<AtomicU64>(), self.count) }
+    }
+}
+
+impl Drop for MappedWords {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped by `map` with this length, and no reference to its words outlives `self`.
+        unsafe { libc::munmap(self.begin, self.count * size_of::<AtomicU64>()) };
+    }
 }

@@ -1,6 +1,6 @@
 //! The one place that knows bincode: fixed integers, little-endian, a limit, and nothing left over.
 //!
-//! Called by `record`, `message` and `answer`. Bulk data never passes through here (FACTS.md 1.3: without
+//! Called by `record`, `message` and `answer`, and by the master for its slots. Bulk data never passes through here (FACTS.md 1.3: without
 //! a limit a nine-byte input makes bincode allocate until the process aborts).
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -41,13 +41,19 @@ pub enum CodecError {
     },
 }
 
-/// Encodes an op (limit [`OP_BYTES_MAX`]).
-pub(crate) fn encode_op<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+/// Encodes an op, or what the master notes before one (limit [`OP_BYTES_MAX`]).
+///
+/// # Errors
+/// When it is over the limit.
+pub fn encode_op<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     encode(value, "op", OP_BYTES_MAX)
 }
 
-/// Decodes an op, all of `bytes`.
-pub(crate) fn decode_op<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+/// Decodes what [`encode_op`] made, all of `bytes`.
+///
+/// # Errors
+/// When it is anything else.
+pub fn decode_op<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let config = bincode::config::legacy().with_limit::<OP_BYTES_MAX>();
     whole("op", bytes.len(), bincode::serde::decode_from_slice(bytes, config))
 }

@@ -11,7 +11,7 @@
 
 pub mod answer;
 mod bytes;
-mod codec;
+pub mod codec;
 mod compress;
 pub mod frame;
 pub mod log;

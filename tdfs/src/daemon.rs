@@ -170,11 +170,12 @@ impl Daemon {
         let accepted = Accepted::check(&state, &places.directory, root_now, serve.new)?;
         // Who is refused finds his state as it was: embedded slaves are asked before the identity changes.
         let embedded = Embedded::start(&slaves, &state, serve.adopt)?;
-        let identity = Identity::open(&state, accepted)?;
+        let (identity, slots) = Identity::open(&state, accepted)?;
         let control = Control::bind(&state).context("bind the control socket")?;
         let codec = if serve.compress == Compress::Lzf { Codec::Lzf } else { Codec::Stored };
-        let commit = Commit::new(Arc::clone(identity.log()));
+        let commit = Commit::new(Arc::clone(identity.log()), slots);
         let passthrough = Arc::new(Passthrough::new(root, commit).context("open the directory")?);
+        passthrough.finish_unfinished().context("find out what was in hand when tdfs was killed")?;
         if serve.insecure && slaves.iter().any(|slave| embedded::path_of(slave).is_none()) {
             tracing::warn!(
                 "--insecure: the tree goes over the network in plain TCP, to whoever answers there"

@@ -3,9 +3,10 @@
 //! Called by `daemon` at start and at the end. Decides whether the directory is the one that the state belongs
 //! to, and whether the log continues or a new epoch begins.
 
+use crate::commit::{Found, Slots};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tdfs_host::cli::WrongUse;
 use tdfs_host::root::Root;
@@ -73,13 +74,14 @@ pub struct Identity {
     log: Arc<Log>,
 }
 
+/// What an epoch goes on with.
+type Parts = (Log, Slots);
+
 impl Identity {
-    /// Reads or makes the identity and opens the log: the same epoch goes on if every change since its
-    /// beginning is surely in the log and the root is the same, else a new one begins.
-    pub fn open(state: &StateDir, accepted: Accepted) -> anyhow::Result<Identity> {
+    /// Reads or makes the identity and opens the log: the same epoch goes on if every change since its beginning
+    /// is surely in the log, or in hand in the slots, and the root is the same; else a new one begins.
+    pub fn open(state: &StateDir, accepted: Accepted) -> anyhow::Result<(Identity, Slots)> {
         let boot = boot_id()?;
-        let directory = state.path().join(LOG_DIRECTORY);
-        let options = Options::default();
         let before: Option<Stored> = state.read(FILE)?;
         let mut stored = match before {
             Some(stored) => stored,
@@ -89,43 +91,23 @@ impl Identity {
             }
         };
         let before = stored.epoch().filter(|_| !accepted.is_new);
-        let log = match (before, stored.clean || stored.boot == boot) {
-            (Some(epoch), true) => match Log::open(&directory, epoch, options) {
-                Ok((log, recovered)) => {
-                    if recovered.cut_bytes > 0 {
-                        tracing::info!(
-                            "cut {} bytes of an unfinished record off the log",
-                            recovered.cut_bytes
-                        );
-                    }
-                    Some(log)
-                }
-                Err(e @ LogError::Damaged { .. }) => {
-                    tracing::warn!("{e}: a new epoch begins, slaves are made equal by resync");
-                    None
-                }
-                Err(e) => return Err(e).context("open the log"),
-            },
-            (Some(_), false) => {
-                tracing::warn!(
-                    "it is not sure that the log has every change: a new epoch begins, slaves are made equal by resync"
-                );
-                None
-            }
-            (None, _) => None,
+        let parts = match before {
+            Some(epoch) => continued(state, epoch, stored.clean, stored.boot == boot)?,
+            None => None,
         };
-        let log = match log {
-            Some(log) => log,
+        let (log, slots) = match parts {
+            Some(parts) => parts,
             None => {
                 let epoch = stored.branch(None)?;
-                Log::create(&directory, epoch, options).context("begin the log")?
+                let slots = Slots::begin(state, epoch)?;
+                (Log::create(&directory(state), epoch, Options::default()).context("begin the log")?, slots)
             }
         };
         stored.boot = boot;
         stored.clean = false;
         stored.root = Some(accepted.root);
         state.write(FILE, &stored)?;
-        Ok(Identity { stored, log: Arc::new(log) })
+        Ok((Identity { stored, log: Arc::new(log) }, slots))
     }
 
     /// The filesystem's id.
@@ -150,6 +132,42 @@ impl Identity {
         let boot = if proven { self.stored.boot.clone() } else { String::new() };
         state.write(FILE, &Stored { clean: proven, boot, ..self.stored.clone() })?;
         Ok(())
+    }
+}
+
+fn directory(state: &StateDir) -> PathBuf {
+    state.path().join(LOG_DIRECTORY)
+}
+
+/// Log and slots of an epoch that can go on; None, and said in a warning, if not.
+///
+/// # Errors
+/// When a later TDFS wrote them, or they can't be read.
+fn continued(state: &StateDir, epoch: Epoch, clean: bool, same_boot: bool) -> anyhow::Result<Option<Parts>> {
+    let ends = |why: &str| {
+        tracing::warn!("{why}: a new epoch begins, slaves are made equal by resync");
+        Ok(None)
+    };
+    if !clean && !same_boot {
+        return ends("it is not sure that the log has every change");
+    }
+    // After a clean end nothing was in hand, and what stands in the slots may be from before a power cut.
+    let slots = match clean {
+        true => Slots::begin(state, epoch)?,
+        false => match Slots::resume(state, epoch)? {
+            Found::Whole(slots) => slots,
+            Found::Unproven(why) => return ends(&why),
+        },
+    };
+    match Log::open(&directory(state), epoch, Options::default()) {
+        Ok((log, recovered)) => {
+            if recovered.cut_bytes > 0 {
+                tracing::info!("cut {} bytes of an unfinished record off the log", recovered.cut_bytes);
+            }
+            Ok(Some((log, slots)))
+        }
+        Err(e @ LogError::Damaged { .. }) => ends(&e.to_string()),
+        Err(e) => Err(e).context("open the log"),
     }
 }
 

@@ -75,7 +75,7 @@ impl Daemon {
         anyhow::ensure!(self.child.is_none(), "{} runs already", self.program);
         let log = OpenOptions::new().create(true).append(true).open(&self.log).context("open log file")?;
         let mut command = command(&self.program, &self.args);
-        command.args(more);
+        command.args(more).env("TDFS_CRASH_FILE", self.crash_file());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().with_context(|| format!("start {}", self.program))?;
         self.watchdog = Some(Watchdog::start(Pid::from_child(&child)));
@@ -98,6 +98,11 @@ impl Daemon {
     /// Its stderr.
     pub fn log(&self) -> &Path {
         &self.log
+    }
+
+    /// The file that says at which crash point the master kills itself: a number, counted down at each.
+    pub fn crash_file(&self) -> PathBuf {
+        self.log.with_extension("crash")
     }
 
     /// Its process id. Fails the test when it does not run.

@@ -9,20 +9,30 @@
 //! before the reply. Invariant O3: the path in a record names that object at exactly that LSN: paths are
 //! built under the same locks.
 
+mod crash_point;
+mod intent;
 mod order;
+mod slots;
 
+pub use crash_point::crash_point;
+pub use intent::{Attribute, Intent};
 pub use order::{Order, Reading, TreeExclusive, TreeShared, Turn};
+pub use slots::{Found, Slots, Unfinished};
 
 use rustix::io::{Errno, Result};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tdfs_wire::Op;
-use tdfs_wire::log::Log;
-use tdfs_wire::record::{Draft, RECORD_HEADER_BYTES};
+use tdfs_wire::log::{Log, LogError, Reservation};
+use tdfs_wire::record::{Draft, RECORD_HEADER_BYTES, Record};
+use tdfs_wire::{Lsn, Op};
 
 /// Upper bound of an encoded op without its paths, names, targets and bulk.
 const OP_FIXED_BYTES: usize = 256;
+/// The target of a symlink, the name of an xattr.
+const OP_EXTRA_BYTES: usize = 8192;
+/// The log is read in pieces of about so many bytes.
+const READ_BYTES: usize = 1 << 20;
 
 /// What happened to the backing tree, to be recorded.
 pub struct Change<'a> {
@@ -47,12 +57,13 @@ pub type Outcome<'a, T> = (Result<T>, Option<Change<'a>>);
 pub struct Commit {
     order: Order,
     log: Arc<Log>,
+    slots: Slots,
 }
 
 impl Commit {
-    /// The choke point in front of `log`.
-    pub fn new(log: Arc<Log>) -> Commit {
-        Commit { order: Order::default(), log }
+    /// The choke point in front of `log`, with the slots of the same epoch.
+    pub fn new(log: Arc<Log>, slots: Slots) -> Commit {
+        Commit { order: Order::default(), log, slots }
     }
 
     /// The order locks.
@@ -65,9 +76,16 @@ impl Commit {
         &self.log
     }
 
+    /// What was in hand at a kill, and what is lost.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
     /// Does a change and records it. `turn` proves that the locks of all objects which `act` touches are
-    /// held; they stay held until the record is appended. `bytes` is an upper bound of the record's paths,
-    /// names and bulk: space for it is made sure of before anything is changed.
+    /// held; they stay held until the record is appended. `intent` is noted before `act` is called and cleared when
+    /// its outcome is appended, so that a kill -9 in between loses nothing. `extra_bytes` is an upper bound of
+    /// what the record has beside the intent's paths and names: bulk, targets. Space for all of it is made sure of
+    /// before anything is changed.
     ///
     /// # Errors
     /// What `act` says; ENOSPC, before anything was changed, when the log has no room for the record.
@@ -78,23 +96,68 @@ impl Commit {
     pub fn change<'a, T>(
         &self,
         _turn: &Turn<'_>,
-        bytes: usize,
+        intent: &Intent,
+        extra_bytes: usize,
         act: impl FnOnce() -> Outcome<'a, T>,
     ) -> Result<T> {
-        let reserved = self.log.reserve(RECORD_HEADER_BYTES + OP_FIXED_BYTES + bytes).map_err(|e| {
-            tracing::error!("the log has no room for a change of the tree: {e}");
-            Errno::NOSPC
-        })?;
+        let reserved = self.reserve(intent.record_bytes() + extra_bytes)?;
+        let noted = self.slots.note(intent, self.log.head());
+        crash_point("noted");
         let (value, change) = act();
+        crash_point("done");
         if let Some(change) = change {
-            let mut draft = Draft::new(&change.op, &change.bulk)
-                .unwrap_or_else(|e| panic!("limits were checked before the change, but: {e}"));
-            if let Err(e) = self.log.append(reserved, &mut draft, now_ns()) {
-                self.log.abandon(); // it lacks a change that has happened
-                panic!("append {:?} after room was reserved for it: {e}", change.op);
+            self.append(reserved, &change);
+        }
+        crash_point("recorded");
+        drop(noted);
+        value
+    }
+
+    /// Records what was found out about a change of the last run.
+    ///
+    /// # Errors
+    /// ENOSPC when the log has no room for it.
+    pub fn record(&self, _turn: &Turn<'_>, change: &Change<'_>) -> Result<()> {
+        let paths: usize = change.op.paths().iter().map(|path| path.as_bytes().len()).sum();
+        let reserved = self.reserve(paths + change.bulk.len() + OP_EXTRA_BYTES)?;
+        self.append(reserved, change);
+        Ok(())
+    }
+
+    /// All ops that were recorded after `lsn`; None if the log does not hold them any more.
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    pub fn recorded_after(&self, lsn: Lsn) -> std::result::Result<Option<Vec<Op>>, LogError> {
+        let mut cursor = match self.log.cursor(lsn) {
+            Err(LogError::Gone { .. }) => return Ok(None),
+            cursor => cursor?,
+        };
+        let mut ops = Vec::new();
+        while let Some(batch) = cursor.read(self.log.head(), READ_BYTES)? {
+            let mut rest = &batch.bytes[..];
+            while let Ok((record, len)) = Record::parse(rest) {
+                ops.push(record.op);
+                rest = &rest[len..];
             }
         }
-        value
+        Ok(Some(ops))
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<Reservation<'_>> {
+        self.log.reserve(RECORD_HEADER_BYTES + OP_FIXED_BYTES + bytes).map_err(|e| {
+            tracing::error!("the log has no room for a change of the tree: {e}");
+            Errno::NOSPC
+        })
+    }
+
+    fn append(&self, reserved: Reservation<'_>, change: &Change<'_>) {
+        let mut draft = Draft::new(&change.op, &change.bulk)
+            .unwrap_or_else(|e| panic!("limits were checked before the change, but: {e}"));
+        if let Err(e) = self.log.append(reserved, &mut draft, now_ns()) {
+            self.log.abandon(); // it lacks a change that has happened
+            panic!("append {:?} after room was reserved for it: {e}", change.op);
+        }
     }
 }
 

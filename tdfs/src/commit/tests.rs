@@ -4,6 +4,7 @@ use super::*;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use tdfs_host::state::StateDir;
 use tdfs_wire::log::Options;
 use tdfs_wire::op::AttrOp;
 use tdfs_wire::record::Record;
@@ -13,7 +14,14 @@ fn commit() -> (tempfile::TempDir, Commit) {
     let dir = tempfile::tempdir().expect("make a temporary directory");
     let epoch = Epoch { number: 1, id: Id::default() };
     let log = Log::create(dir.path(), epoch, Options::default()).expect("begin a log");
-    (dir, Commit::new(Arc::new(log)))
+    let state = StateDir::open(&dir.path().join("state")).expect("make a state directory");
+    let slots = Slots::begin(&state, epoch).expect("begin the slots");
+    (dir, Commit::new(Arc::new(log), slots))
+}
+
+fn intent() -> Intent {
+    let path = TreePath::new(*b"f").unwrap();
+    Intent::Attr { path, ino: 7, what: Attribute::Mode }
 }
 
 fn mode(number: u32) -> Change<'static> {
@@ -43,7 +51,7 @@ fn a_half_failed_operation_is_recorded_and_fails() {
     let (_dir, commit) = commit();
     let tree = commit.order().shared();
     let turn = tree.turn(&[], &[7]);
-    let done: Result<()> = commit.change(&turn, 1, || (Err(Errno::NOSPC), Some(mode(1))));
+    let done: Result<()> = commit.change(&turn, &intent(), 1, || (Err(Errno::NOSPC), Some(mode(1))));
     assert_eq!(done, Err(Errno::NOSPC));
     assert_eq!(recorded_modes(&commit), [1]);
 }
@@ -53,7 +61,7 @@ fn what_changed_nothing_is_not_recorded() {
     let (_dir, commit) = commit();
     let tree = commit.order().shared();
     let turn = tree.turn(&[], &[7]);
-    assert_eq!(commit.change(&turn, 1, || (Ok(5), None)), Ok(5));
+    assert_eq!(commit.change(&turn, &intent(), 1, || (Ok(5), None)), Ok(5));
     assert_eq!(commit.log().head(), Lsn::ZERO);
 }
 
@@ -73,7 +81,7 @@ fn changes_of_one_object_are_recorded_in_the_order_they_happened() {
                         std::thread::yield_now();
                         (Ok(()), Some(mode(u32::try_from(number).unwrap())))
                     };
-                    commit.change(&turn, 1, act).unwrap();
+                    commit.change(&turn, &intent(), 1, act).unwrap();
                 }
             });
         }
@@ -96,7 +104,7 @@ fn changes_of_different_objects_run_at_the_same_time() {
                     both_inside.wait();
                     (Ok(()), Some(mode(1)))
                 };
-                commit.change(&turn, 1, act).unwrap();
+                commit.change(&turn, &intent(), 1, act).unwrap();
             });
         }
     });

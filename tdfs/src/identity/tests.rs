@@ -20,10 +20,10 @@ impl Scene {
         let dir = self.0.path().join(name);
         let root = Root::of(fs::File::open(&dir)?.as_fd())?;
         let state = StateDir::open(&self.0.path().join("state"))?;
-        Identity::open(&state, Accepted::check(&state, &dir, root, new)?)
+        Ok(Identity::open(&state, Accepted::check(&state, &dir, root, new)?)?.0)
     }
 
-    fn file(&self) -> std::path::PathBuf {
+    fn file(&self) -> PathBuf {
         self.0.path().join("state").join(FILE)
     }
 }

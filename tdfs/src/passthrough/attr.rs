@@ -2,7 +2,7 @@
 //! half-failed one is recorded as it ended.
 
 use super::{Caller, Object, Passthrough};
-use crate::commit::Change;
+use crate::commit::{Attribute, Change, Intent};
 use rustix::fs::{Statx, Timespec};
 use rustix::io::Result;
 use std::os::fd::AsFd;
@@ -33,6 +33,7 @@ impl Passthrough {
     pub fn chmod(&self, nodeid: u64, mode: u32) -> Result<()> {
         self.change_attr(
             nodeid,
+            Attribute::Mode,
             |object| object::set_mode(object.fd.as_fd(), mode & 0o7777),
             |path, stat| Some(AttrOp::Mode { path, mode: object::permissions(stat) }),
         )
@@ -42,6 +43,7 @@ impl Passthrough {
     pub fn chown(&self, nodeid: u64, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
         self.change_attr(
             nodeid,
+            Attribute::Owner,
             |object| object::set_owner(object.fd.as_fd(), uid, gid),
             |path, stat| {
                 let (uid, gid, mode) = (stat.stx_uid, stat.stx_gid, object::permissions(stat));
@@ -58,6 +60,7 @@ impl Passthrough {
         };
         self.change_attr(
             nodeid,
+            Attribute::Times,
             |object| object::set_times(object.fd.as_fd(), times.atime.map(spec), times.mtime.map(spec)),
             |path, stat| times.mtime.map(|_| AttrOp::Times { path, mtime: object::mtime(stat) }),
         )
@@ -91,14 +94,16 @@ impl Passthrough {
     fn change_attr(
         &self,
         nodeid: u64,
+        what: Attribute,
         set: impl FnOnce(&Object) -> Result<()>,
         op: impl FnOnce(TreePath, &Statx) -> Option<AttrOp>,
     ) -> Result<()> {
         let tree = self.commit.order().shared();
-        let turn = tree.turn(&[], &[self.lock_key(nodeid)]); // a lone lock: its class does not matter
+        let ino = self.lock_key(nodeid);
+        let turn = tree.turn(&[], &[ino]); // a lone lock: its class does not matter
         let object = self.object(nodeid)?;
-        let bytes = object.path.as_ref().map_or(0, |path| path.as_bytes().len());
-        let changed = self.commit.change(&turn, bytes, || {
+        let intent = Intent::of(object.path.as_ref(), ino, |path| Intent::Attr { path, ino, what });
+        let changed = self.commit.change(&turn, &intent, 0, || {
             if let Err(e) = set(&object) {
                 return (Err(e), None);
             }

@@ -6,7 +6,7 @@
 
 use super::Passthrough;
 use super::cache::DataFd;
-use crate::commit::{Change, Outcome};
+use crate::commit::{Change, Intent, Outcome, crash_point};
 use rustix::fs::{FallocateFlags, SeekFrom, Statx};
 use rustix::io::{Errno, Result};
 use std::borrow::Cow;
@@ -49,8 +49,10 @@ impl Passthrough {
         let data = &data[..data.len().min(WRITE_BYTES_MAX)];
         let path = self.nodes.path(nodeid)?;
         fail_point(path.as_ref());
-        let bytes = data.len() + path_bytes(path.as_ref());
-        self.commit.change(&turn, bytes, || {
+        let len = data.len() as u64;
+        let intent =
+            Intent::of(path.as_ref(), nodeid, |path| Intent::Content { path, ino: nodeid, offset, len });
+        self.commit.change(&turn, &intent, data.len(), || {
             let count = match object::write_at(file.as_fd(), data, offset) {
                 (0, Err(e)) => return (Err(e), None),
                 (count, _) => count,
@@ -68,7 +70,8 @@ impl Passthrough {
         let turn = tree.turn(&[], &[nodeid]);
         let file = self.file(nodeid, true)?;
         let path = self.nodes.path(nodeid)?;
-        self.commit.change(&turn, path_bytes(path.as_ref()), || {
+        let intent = Intent::of(path.as_ref(), nodeid, |path| Intent::Truncate { path, ino: nodeid });
+        self.commit.change(&turn, &intent, 0, || {
             if let Err(e) = rustix::fs::ftruncate(&file.fd, size) {
                 return (Err(e), None);
             }
@@ -85,14 +88,20 @@ impl Passthrough {
         let path = self.nodes.path(nodeid)?;
         let before = object::stat(file.as_fd())?;
         let Range { offset, len } = range;
-        self.commit.change(&turn, path_bytes(path.as_ref()), || {
-            match rustix::fs::fallocate(&file.fd, flags, offset, len) {
-                Ok(()) => self.recorded(nodeid, file.as_fd(), path, Ok(()), |path, stat| {
-                    let (size, mtime) = (stat.stx_size, object::mtime(stat));
-                    Change::of(Op::Data(DataOp::Allocate { path, mode, offset, len, size, mtime }))
-                }),
-                Err(e) => self.allocation_failed(nodeid, file.as_fd(), path, &before, e),
-            }
+        let intent = Intent::of(path.as_ref(), nodeid, |path| Intent::Allocate {
+            path,
+            ino: nodeid,
+            mode,
+            offset,
+            len,
+            size: before.stx_size,
+        });
+        self.commit.change(&turn, &intent, 0, || match rustix::fs::fallocate(&file.fd, flags, offset, len) {
+            Ok(()) => self.recorded(nodeid, file.as_fd(), path, Ok(()), |path, stat| {
+                let (size, mtime) = (stat.stx_size, object::mtime(stat));
+                Change::of(Op::Data(DataOp::Allocate { path, mode, offset, len, size, mtime }))
+            }),
+            Err(e) => self.allocation_failed(nodeid, file.as_fd(), path, &before, e),
         })
     }
 
@@ -107,6 +116,7 @@ impl Passthrough {
         errno: Errno,
     ) -> Outcome<'static, ()> {
         let Ok(after) = object::stat(file) else { return (Err(errno), None) };
+        crash_point("allocation failed");
         if after.stx_size > before.stx_size {
             if let Err(e) = rustix::fs::ftruncate(file, before.stx_size) {
                 tracing::warn!("undo a fallocate that failed: {e}; its outcome is recorded");
@@ -130,8 +140,14 @@ impl Passthrough {
         let len_max = if from_path.is_some() { COPY_BYTES_MAX } else { WRITE_BYTES_MAX as u64 };
         let len = usize::try_from(len.min(len_max)).unwrap_or(WRITE_BYTES_MAX);
         let bulk_bytes = if from_path.is_some() { 0 } else { len };
-        let bytes = path_bytes(from_path.as_ref()) + path_bytes(path.as_ref()) + bulk_bytes;
-        self.commit.change(&turn, bytes, || {
+        let intent = Intent::of(path.as_ref(), to, |path| Intent::Content {
+            path,
+            ino: to,
+            offset: to_offset,
+            len: len as u64,
+        });
+        let from_bytes = from_path.as_ref().map_or(0, |from| from.as_bytes().len());
+        self.commit.change(&turn, &intent, from_bytes + bulk_bytes, || {
             let (mut in_offset, mut out_offset) = (from_offset, to_offset);
             let copied = rustix::fs::copy_file_range(
                 &source.fd,
@@ -247,10 +263,6 @@ fn copy_change<'a>(
             Change::of(Op::Check { paths: vec![to] })
         }
     }
-}
-
-fn path_bytes(path: Option<&TreePath>) -> usize {
-    path.map_or(0, |path| path.as_bytes().len())
 }
 
 /// For tests: holds the write of a file whose name says so, while its order lock is held.

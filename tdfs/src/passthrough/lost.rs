@@ -1,9 +1,10 @@
 //! Lost objects: changed through the mount while they had names, but none that is known here (opened as
 //! `a`, `a` unlinked, `b` never looked up). No record can name them, so a walk of the backing tree finds a
-//! name, and a check of that path is recorded. Until then no slave counts as equal.
+//! name, and a check of that path is recorded. Until then no slave counts as equal. Their numbers stand in the slot
+//! file, so a kill -9 forgets none: the next start looks for them before it mounts.
 
 use super::Passthrough;
-use crate::commit::{Change, Turn};
+use crate::commit::{Change, Intent, Turn};
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{OFlags, Statx};
 use rustix::io::{Errno, Result};
@@ -68,6 +69,7 @@ impl Passthrough {
         }
         match rustix::io::fcntl_dupfd_cloexec(fd, 0) {
             Ok(fd) => {
+                self.commit.slots().add_lost(stat.stx_ino);
                 self.lost.state.lock().wanted.insert(stat.stx_ino, fd);
                 self.lost.changed.notify_all();
             }
@@ -89,13 +91,19 @@ impl Passthrough {
                 return;
             }
             drop(state);
-            for (ino, path) in self.walk() {
+            for (ino, path) in self.walk(|ino| self.lost.is_wanted(ino)) {
                 if let Err(e) = self.record_check(ino, &path) {
                     tracing::error!("record a check of {path}, changed without a known name: {e}");
                 }
             }
             let mut state = self.lost.state.lock();
-            state.wanted.retain(|_, fd| object::stat(fd.as_fd()).is_ok_and(|stat| stat.stx_nlink > 0));
+            state.wanted.retain(|ino, fd| {
+                let there = object::stat(fd.as_fd()).is_ok_and(|stat| stat.stx_nlink > 0);
+                if !there {
+                    self.commit.slots().remove_lost(*ino);
+                }
+                there
+            });
             self.lost.changed.notify_all();
             if !state.wanted.is_empty() {
                 self.lost.changed.wait_for(&mut state, WALK_PAUSE);
@@ -110,13 +118,20 @@ impl Passthrough {
             return Ok(()); // renamed meanwhile: the next walk finds it
         }
         let check = Change::of(Op::Check { paths: vec![path.clone()] });
-        self.commit.change(&Turn::Tree(&tree), path.as_bytes().len(), || (Ok(()), Some(check)))?;
+        self.commit
+            .change(&Turn::Tree(&tree), &Intent::Nothing, path.as_bytes().len(), || (Ok(()), Some(check)))?;
+        self.commit.slots().remove_lost(ino);
         self.lost.state.lock().wanted.remove(&ino);
         Ok(())
     }
 
     /// What a path names at the moment; None for nothing.
     fn resolve(&self, path: &TreePath) -> Result<Option<Statx>> {
+        self.reach(path)?.map(|fd| object::stat(fd.as_fd())).transpose()
+    }
+
+    /// A path fd of what a path names at the moment; None for nothing.
+    pub(super) fn reach(&self, path: &TreePath) -> Result<Option<OwnedFd>> {
         let mut at = object::reopen(self.root.as_fd(), OFlags::PATH | OFlags::DIRECTORY)?;
         for name in path.components() {
             at = match object::open_path(at.as_fd(), name) {
@@ -124,11 +139,11 @@ impl Passthrough {
                 next => next?,
             };
         }
-        object::stat(at.as_fd()).map(Some)
+        Ok(Some(at))
     }
 
     /// Walks the backing tree and returns a path of each wanted object that it comes by.
-    fn walk(&self) -> Vec<(u64, TreePath)> {
+    pub(super) fn walk(&self, is_wanted: impl Fn(u64) -> bool) -> Vec<(u64, TreePath)> {
         let mut found = Vec::new();
         let Ok(root) = object::reopen(self.root.as_fd(), OFlags::PATH | OFlags::DIRECTORY) else {
             return found;
@@ -150,7 +165,7 @@ impl Passthrough {
                 };
                 if object::file_type(&stat) == libc::S_IFDIR {
                     waiting.push((dir.clone(), path));
-                } else if self.lost.is_wanted(stat.stx_ino) {
+                } else if is_wanted(stat.stx_ino) {
                     found.push((stat.stx_ino, path));
                 }
             }

@@ -15,6 +15,7 @@ mod lookup;
 mod lost;
 mod namespace;
 mod nodes;
+mod unfinished;
 mod xattr;
 
 pub use attr::{SetTime, SetTimes};

@@ -3,7 +3,7 @@
 use super::cache::{DataFd, Dir};
 use super::nodes::{Place, errno_of_path};
 use super::{Caller, Passthrough, RETRIES, Seen, inherited_acls, under_umask};
-use crate::commit::{Change, Turn};
+use crate::commit::{Change, Intent, Turn, crash_point};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Statx};
 use rustix::io::{Errno, Result};
 use std::borrow::Cow;
@@ -74,12 +74,13 @@ impl Passthrough {
         let turn = tree.turn(&[self.lock_key(parent)], &[]);
         let path = self.path_of_new(parent, name)?;
         let acl_bytes = if dir.has_default_acl() { 2 * XATTR_VALUE_BYTES_MAX } else { 0 };
-        let bytes = 2 * path.as_bytes().len() + extra_bytes + acl_bytes;
-        self.commit.change(&turn, bytes, || {
+        let intent = Intent::Make { path: path.clone(), uid: caller.uid, gid: caller.gid };
+        self.commit.change(&turn, &intent, extra_bytes + acl_bytes, || {
             let made = match make(&dir) {
                 Ok(made) => made,
                 Err(e) => return (Err(e), None),
             };
+            crash_point("made");
             let settled = made
                 .map_or_else(|| object::open_path(dir.as_fd(), name), Ok)
                 .and_then(|fd| Ok((self.give_to(&dir, fd.as_fd(), caller)?, fd)))
@@ -99,7 +100,7 @@ impl Passthrough {
 
     /// Sets owner and group as if the caller had made the object, and the mode again where chown(2)
     /// cleared setuid or setgid.
-    fn give_to(&self, dir: &Dir, fd: BorrowedFd<'_>, caller: Caller) -> Result<Statx> {
+    pub(super) fn give_to(&self, dir: &Dir, fd: BorrowedFd<'_>, caller: Caller) -> Result<Statx> {
         let made = object::stat(fd)?;
         if self.owner.uid != 0 {
             return Ok(made);
@@ -111,11 +112,13 @@ impl Passthrough {
             return Ok(made);
         }
         object::set_owner(fd, uid, gid)?;
+        crash_point("given to its owner");
         let given = object::stat(fd)?;
         if object::permissions(&given) == object::permissions(&made) {
             return Ok(given);
         }
         object::set_mode(fd, object::permissions(&made))?;
+        crash_point("given its mode again");
         object::stat(fd)
     }
 
@@ -132,8 +135,8 @@ impl Passthrough {
         let turn = tree.turn(&[self.lock_key(parent)], &[nodeid]);
         let to = self.path_of_new(parent, name)?;
         let object = self.object(nodeid)?;
-        let from_bytes = object.path.as_ref().map_or(0, |from| from.as_bytes().len());
-        self.commit.change(&turn, 2 * to.as_bytes().len() + from_bytes, || {
+        let intent = Intent::Link { from: object.path.clone(), to: to.clone(), ino: nodeid };
+        self.commit.change(&turn, &intent, 0, || {
             let linked = rustix::fs::linkat(
                 CWD,
                 object::proc_path(object.fd.as_fd()),
@@ -169,12 +172,14 @@ impl Passthrough {
         turn.add_others(&[stat.stx_ino]);
         let path = self.path_of_new(parent, name)?;
         let kept = self.keep_if_last(&dir, name, &stat)?;
-        self.commit.change(&turn, path.as_bytes().len(), || {
+        let links = links_left(&stat);
+        let intent = Intent::Remove { path: path.clone(), ino: stat.stx_ino, directory: false, links };
+        self.commit.change(&turn, &intent, 0, || {
             if let Err(e) = rustix::fs::unlinkat(&dir, name, AtFlags::empty()) {
                 return (Err(e), None);
             }
             self.nodes.remove_name(stat.stx_ino, parent, name, kept);
-            let op = NamespaceOp::Unlink { path, parent_mtime: mtime_after(&dir), links: links_left(&stat) };
+            let op = NamespaceOp::Unlink { path, parent_mtime: mtime_after(&dir), links };
             (Ok(()), Some(Change::of(Op::Namespace(op))))
         })
     }
@@ -192,7 +197,8 @@ impl Passthrough {
             }
             let path = self.path_of_new(parent, name)?;
             let kept = self.keep_if_last(&dir, name, &stat)?;
-            return self.commit.change(&turn, path.as_bytes().len(), || {
+            let intent = Intent::Remove { path: path.clone(), ino: stat.stx_ino, directory: true, links: 0 };
+            return self.commit.change(&turn, &intent, 0, || {
                 if let Err(e) = rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR) {
                     return (Err(e), None);
                 }
@@ -246,8 +252,16 @@ impl Passthrough {
             Some(target) if !exchange => self.keep_if_last(&dirs.1, to.1, target)?,
             _ => None,
         };
-        let bytes = from_path.as_bytes().len() + to_path.as_bytes().len();
-        self.commit.change(turn, bytes, || {
+        let links = moved.target.as_ref().filter(|_| !exchange).map_or(0, links_left);
+        let intent = Intent::Rename {
+            from: from_path.clone(),
+            to: to_path.clone(),
+            source: moved.source.stx_ino,
+            target: moved.target.as_ref().map(|target| target.stx_ino),
+            exchange,
+            links,
+        };
+        self.commit.change(turn, &intent, 0, || {
             if let Err(e) = rustix::fs::renameat_with(&dirs.0, from.1, &dirs.1, to.1, flags) {
                 return (Err(e), None);
             }
@@ -275,10 +289,7 @@ impl Passthrough {
                 mode,
                 from_parent_mtime: mtime_after(&dirs.0),
                 to_parent_mtime: mtime_after(&dirs.1),
-                links: match (mode, &moved.target) {
-                    (RenameMode::Replace, Some(target)) => links_left(target),
-                    _ => 0,
-                },
+                links,
             };
             (Ok(()), Some(Change::of(Op::Namespace(op))))
         })
@@ -324,7 +335,7 @@ impl<'a> Moved<'a> {
 }
 
 /// Describes a new object as its record tells it: the object and its inherited ACLs.
-fn describe(
+pub(super) fn describe(
     dir: &Dir,
     path: TreePath,
     fd: BorrowedFd<'_>,
@@ -349,6 +360,7 @@ fn describe(
 fn undo_make(dir: &Dir, name: &[u8], path: TreePath) -> Change<'static> {
     let gone = rustix::fs::unlinkat(dir, name, AtFlags::empty())
         .or_else(|_| rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR));
+    crash_point("taken away again");
     let parent = path.parent().unwrap_or_default();
     Change::of(match gone {
         // Its directory has another mtime.
@@ -359,7 +371,7 @@ fn undo_make(dir: &Dir, name: &[u8], path: TreePath) -> Change<'static> {
 
 /// The mtime that a change left on its directory. The directory is open and its inode in memory, so this
 /// fails only when the file system itself is going down; the replica's mtime is then corrected by resync.
-fn mtime_after(dir: &Dir) -> Time {
+pub(super) fn mtime_after(dir: &Dir) -> Time {
     dir.mtime_after_change().unwrap_or_else(|e| {
         tracing::error!("stat of an open directory of the backing tree: {e}");
         Time::default()

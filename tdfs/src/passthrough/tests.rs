@@ -1,47 +1,50 @@
 //! Tests of the operations on a temporary directory, without FUSE: what they do and what they record.
 
 use super::*;
-use crate::commit::Turn;
+use crate::commit::{Slots, Turn};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tdfs_host::state::StateDir;
 use tdfs_wire::log::{Log, Options};
 use tdfs_wire::op::{DataOp, NamespaceOp, Op, XattrOp};
 use tdfs_wire::record::Record;
 use tdfs_wire::{Epoch, Id, Lsn};
 
-struct Served {
-    dir: tempfile::TempDir,
+pub(super) struct Served {
+    pub(super) dir: tempfile::TempDir,
     _log: tempfile::TempDir,
-    fs: Arc<Passthrough>,
+    pub(super) fs: Arc<Passthrough>,
 }
 
 const NOBODY: Caller = Caller { uid: 65534, gid: 65534 };
 
-fn serve() -> Served {
+pub(super) fn serve() -> Served {
     let (dir, log_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let epoch = Epoch { number: 1, id: Id::default() };
     let log = Log::create(log_dir.path(), epoch, Options::default()).unwrap();
     let root = rustix::fs::open(dir.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    let fs = Arc::new(Passthrough::new(root, Commit::new(Arc::new(log))).unwrap());
+    let state = StateDir::open(&log_dir.path().join("state")).unwrap();
+    let slots = Slots::begin(&state, epoch).unwrap();
+    let fs = Arc::new(Passthrough::new(root, Commit::new(Arc::new(log), slots)).unwrap());
     Served { dir, _log: log_dir, fs }
 }
 
 impl Served {
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    fn create(&self, parent: u64, name: &str) -> u64 {
+    pub(super) fn create(&self, parent: u64, name: &str) -> u64 {
         let caller = self.fs.owner;
         self.fs.mknod((parent, name.as_bytes()), 0o644, 0, 0, caller).unwrap().nodeid
     }
 
-    fn mkdir(&self, parent: u64, name: &str) -> u64 {
+    pub(super) fn mkdir(&self, parent: u64, name: &str) -> u64 {
         self.fs.mkdir((parent, name.as_bytes()), 0o755, 0, self.fs.owner).unwrap().nodeid
     }
 
-    fn ops(&self) -> Vec<Op> {
+    pub(super) fn ops(&self) -> Vec<Op> {
         let log = self.fs.commit().log();
         let mut cursor = log.cursor(Lsn::ZERO).unwrap();
         let mut ops = Vec::new();

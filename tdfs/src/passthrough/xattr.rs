@@ -2,7 +2,7 @@
 //! done on the backing tree and not recorded.
 
 use super::{Passthrough, carried};
-use crate::commit::{Change, Outcome};
+use crate::commit::{Change, Intent, Outcome};
 use rustix::fs::XattrFlags;
 use rustix::io::{Errno, Result};
 use std::borrow::Cow;
@@ -48,14 +48,18 @@ impl Passthrough {
         set: impl FnOnce(&rustix::fd::OwnedFd) -> Result<()>,
     ) -> Result<()> {
         let tree = self.commit.order().shared();
-        let turn = tree.turn(&[], &[self.lock_key(nodeid)]); // a lone lock: its class does not matter
+        let ino = self.lock_key(nodeid);
+        let turn = tree.turn(&[], &[ino]); // a lone lock: its class does not matter
         let object = self.object(nodeid)?;
-        let bytes = object.path.as_ref().map_or(0, |path| path.as_bytes().len()) + name.len() + value.len();
-        let changed = self.commit.change(&turn, bytes, || -> Outcome<'a, ()> {
+        let xattr = carried(name);
+        let intent = xattr.clone().map_or(Intent::Nothing, |name| {
+            Intent::of(object.path.as_ref(), ino, |path| Intent::Xattr { path, ino, name })
+        });
+        let changed = self.commit.change(&turn, &intent, value.len(), || -> Outcome<'a, ()> {
             if let Err(e) = set(&object.fd) {
                 return (Err(e), None);
             }
-            let Some(xattr) = carried(name) else { return (Ok(()), None) };
+            let Some(xattr) = xattr else { return (Ok(()), None) };
             let Some(path) = object.path else {
                 self.note_if_lost(nodeid, object.fd.as_fd(), &object.stat);
                 return (Ok(()), None);
@@ -69,7 +73,7 @@ impl Passthrough {
 
 /// What is recorded: the outcome, read back. Setting an ACL that says no more than the mode sets the mode
 /// and leaves no ACL.
-fn xattr_change<'a>(
+pub(super) fn xattr_change<'a>(
     fd: &rustix::fd::OwnedFd,
     path: tdfs_wire::TreePath,
     name: tdfs_wire::op::XattrName,

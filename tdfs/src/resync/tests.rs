@@ -1,11 +1,13 @@
 //! Tests of answers on a temporary directory, without FUSE and without a slave.
 
 use super::*;
+use crate::commit::Slots;
 use rustix::fs::{Mode, open};
 use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
+use tdfs_host::state::StateDir;
 use tdfs_wire::log::{Log, Options};
 use tdfs_wire::{Epoch, Id};
 
@@ -20,7 +22,9 @@ fn serve() -> Served {
     let epoch = Epoch { number: 1, id: Id::default() };
     let log = Log::create(log_dir.path(), epoch, Options::default()).unwrap();
     let root = open(dir.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    let passthrough = Passthrough::new(root, Commit::new(Arc::new(log))).unwrap();
+    let state = StateDir::open(&log_dir.path().join("state")).unwrap();
+    let slots = Slots::begin(&state, epoch).unwrap();
+    let passthrough = Passthrough::new(root, Commit::new(Arc::new(log), slots)).unwrap();
     Served { dir, _log: log_dir, answers: Answers::new(Arc::new(passthrough), Codec::Stored) }
 }
 
