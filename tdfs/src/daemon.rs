@@ -184,7 +184,7 @@ impl Daemon {
         let barrier = Arc::new(Barrier::new(session::workers(), random_id()?));
         let below = below_mount(places);
         let trees = (places.directory.as_path(), places.mountpoint.as_path());
-        let (mount, session_ended) = session::start(trees, &passthrough, &barrier)?;
+        let (mount, session_ended) = session::start(trees, &passthrough, &barrier, serve.passthrough)?;
         // Only now: what a slave is answered before the mount is there could be changed behind our back.
         let ship = Ship::start(ship::Config {
             log: Arc::clone(identity.log()),

@@ -11,6 +11,7 @@ mod locks;
 mod mapping;
 mod namespace;
 mod outcome;
+mod passthrough;
 mod paths;
 mod readdir;
 mod rename;
@@ -33,9 +34,10 @@ macro_rules! checks {
 }
 use checks;
 
-/// Runs `family` in plain directories, then on one mount with one slave; then compares.
+/// Runs `family` in plain directories, then on one mount with one slave, in each mode that it has; then compares.
 fn run(family: &[Check]) {
     run_on(Cluster::builder(BINARIES), TempTree::new().unwrap(), family);
+    run_on(Cluster::builder(BINARIES).flag("--passthrough"), TempTree::new().unwrap(), family);
 }
 
 /// The same on the disk's file system, for what tmpfs does not know.

@@ -10,22 +10,27 @@ mod freshen;
 mod habits;
 pub mod mount;
 mod offload;
+mod opens;
 mod reply;
 pub mod session;
+mod setattr;
+mod watch;
 
-use crate::passthrough::{Caller, DirItem, Listed, Passthrough, Range, SetTime, SetTimes};
+use crate::passthrough::{Caller, DirItem, Listed, Passthrough, Range, SetTimes};
 use barrier::{BARRIER_NODE, Barrier};
 use freshen::Freshen;
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
-    RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use habits::Habits;
 use offload::Offload;
+use opens::{Opened, Opens};
 use reply::TTL;
+use setattr::{SetAttr, set_time};
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
@@ -33,6 +38,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
+use watch::{look_for_stores, watch};
 
 /// What the kernel has to offer, or we can't work (all there since Linux 5.11).
 const REQUIRED: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT
@@ -56,10 +62,12 @@ const BACKGROUND_MAX: u16 = 64;
 /// The adapter between fuser and `passthrough`.
 pub struct Adapter {
     passthrough: Arc<Passthrough>,
-    freshen: Freshen,
+    freshen: Arc<Freshen>,
     barrier: Arc<Barrier>,
     habits: Habits,
     offload: Offload,
+    /// With `--passthrough`.
+    opens: Option<Arc<Opens>>,
 }
 
 impl Adapter {
@@ -68,58 +76,20 @@ impl Adapter {
         passthrough: Arc<Passthrough>,
         notifier: Arc<OnceLock<fuser::Notifier>>,
         barrier: Arc<Barrier>,
+        passes: bool,
     ) -> io::Result<Adapter> {
-        let freshen = Freshen::start(notifier)?;
-        Ok(Adapter { passthrough, freshen, barrier, habits: Habits::default(), offload: Offload::start()? })
+        let freshen = Arc::new(Freshen::start(notifier)?);
+        let opens = passes.then(Arc::<Opens>::default);
+        if let Some(opens) = &opens {
+            watch(Arc::downgrade(opens), Arc::clone(&passthrough), Arc::clone(&freshen))?;
+        }
+        let (habits, offload) = (Habits::default(), Offload::start()?);
+        Ok(Adapter { passthrough, freshen, barrier, habits, offload, opens })
     }
-
-    /// Clears setuid, setgid and capabilities for a caller who may not keep them. The kernel is told before it
-    /// gets its answer: it would go on with the old mode.
-    fn kill_privileges(&self, ino: INodeNo, kill: bool) -> rustix::io::Result<()> {
-        if kill && self.passthrough.kill_privileges(ino.0)? {
-            self.freshen.now(ino.0);
-        }
-        Ok(())
-    }
-
-    fn set_attributes(&self, ino: u64, caller: Caller, set: &SetAttr) -> rustix::io::Result<()> {
-        let fs = &self.passthrough;
-        if let Some(size) = set.size {
-            if Passthrough::lacks_fsetid(caller) {
-                fs.kill_privileges(ino)?;
-            }
-            fs.truncate(ino, size)?;
-        }
-        if set.uid.is_some() || set.gid.is_some() {
-            fs.chown(ino, set.uid, set.gid)?;
-        }
-        if let Some(mode) = set.mode {
-            fs.chmod(ino, mode)?;
-        }
-        if set.times.atime.is_some() || set.times.mtime.is_some() {
-            fs.set_times(ino, set.times)?;
-        }
-        Ok(())
-    }
-}
-
-struct SetAttr {
-    mode: Option<u32>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-    size: Option<u64>,
-    times: SetTimes,
 }
 
 fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid() }
-}
-
-fn set_time(time: TimeOrNow) -> SetTime {
-    match time {
-        TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(time) => SetTime::To(reply::time_from_fuser(time)),
-    }
 }
 
 /// Adds a name to an answer; false if there was no room for it.
@@ -146,6 +116,13 @@ impl Filesystem for Adapter {
         config.add_capabilities(REQUIRED).map_err(|missing| {
             io::Error::other(format!("this kernel's FUSE is too old for tdfs: it lacks {missing:?}"))
         })?;
+        if self.opens.is_some() {
+            config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).map_err(|_| {
+                io::Error::other("this kernel can't pass reads on: --passthrough needs Linux 6.9")
+            })?;
+            // The backing tree must not be stacked itself: the kernel then says so at each open, and caches.
+            let _ = config.set_max_stack_depth(1);
+        }
         let offered = WISHED & config.capabilities();
         config.add_capabilities(offered).map_err(|e| io::Error::other(format!("FUSE: {e:?}")))?;
         // Both may be clipped by the kernel; its maximum is then taken.
@@ -285,8 +262,38 @@ impl Filesystem for Adapter {
         answer!("link", reply, linked, seen => reply.entry(&TTL, &reply::attr(&seen), reply::generation(&seen.stat)));
     }
 
-    fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let Some(opens) = &self.opens else { return reply.error(Errno::ENOSYS) };
+        let access = flags.0 & libc::O_ACCMODE;
+        let reads = access == libc::O_RDONLY && ino.0 != BARRIER_NODE;
+        let file = if reads { self.passthrough.open_to_read(ino.0).ok() } else { None };
+        let back = || reply.open_backing(&*file?).ok();
+        match opens.open(ino.0, access, back) {
+            Opened::Cached { keeps: true } => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+            Opened::Cached { keeps: false } => reply.opened(FileHandle(0), FopenFlags::empty()),
+            Opened::Passed(id) => reply.opened_passthrough(FileHandle(0), FopenFlags::empty(), &id),
+            Opened::Direct(id) => reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO, &id),
+        }
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+        if self.opens.as_ref().is_some_and(|opens| opens.release(ino.0)) {
+            let passthrough = self.passthrough.clone();
+            self.offload.run(move || {
+                look_for_stores(&passthrough, ino.0);
+                passthrough.forget_stores(ino.0);
+            });
+        }
     }
 
     fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -378,8 +385,14 @@ impl Filesystem for Adapter {
 
     fn fsync(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
         let passthrough = self.passthrough.clone();
-        self.offload
-            .run(move || answer!("fsync", reply, passthrough.fsync(ino.0, data_only), _done => reply.ok()));
+        let is_watched = self.opens.as_ref().is_some_and(|opens| opens.is_watched(ino.0));
+        self.offload.run(move || {
+            let done = passthrough.fsync(ino.0, data_only);
+            if is_watched {
+                look_for_stores(&passthrough, ino.0);
+            }
+            answer!("fsync", reply, done, _done => reply.ok());
+        });
     }
 
     fn fsyncdir(

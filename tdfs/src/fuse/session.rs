@@ -18,7 +18,7 @@ pub fn workers() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from).clamp(2, WORKERS_MAX)
 }
 
-/// Mounts what `passthrough` serves and starts the workers; the receiver hears when the session ends.
+/// Mounts what `passthrough` serves and starts the workers; `passes`: `--passthrough`; the receiver hears when the session ends.
 ///
 /// # Errors
 /// When it can't be mounted, or the kernel's FUSE is too old. Then nothing is mounted.
@@ -26,9 +26,10 @@ pub fn start(
     (source, mountpoint): (&Path, &Path),
     passthrough: &Arc<Passthrough>,
     barrier: &Arc<Barrier>,
+    passes: bool,
 ) -> anyhow::Result<(Mount, oneshot::Receiver<()>)> {
     let notifier = Arc::new(OnceLock::new());
-    let adapter = Adapter::new(Arc::clone(passthrough), Arc::clone(&notifier), Arc::clone(barrier))?;
+    let adapter = Adapter::new(Arc::clone(passthrough), Arc::clone(&notifier), Arc::clone(barrier), passes)?;
     let (mount, fuse) = Mount::new(source, mountpoint)?;
     let mut config = fuser::Config::default();
     config.n_threads = Some(workers());

@@ -197,6 +197,11 @@ impl Passthrough {
         rustix::fs::seek(&file.fd, to)
     }
 
+    /// The file, open, for the kernel to read itself.
+    pub fn open_to_read(&self, nodeid: u64) -> Result<Arc<DataFd>> {
+        self.file_shared(nodeid, false)
+    }
+
     /// [`Passthrough::file`] for those who do not hold the tree lock.
     pub(super) fn file_shared(&self, nodeid: u64, writable: bool) -> Result<Arc<DataFd>> {
         if let Some(file) = self.files.get(nodeid)

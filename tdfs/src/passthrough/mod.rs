@@ -15,6 +15,7 @@ mod lookup;
 mod lost;
 mod namespace;
 mod nodes;
+mod stores;
 mod unfinished;
 mod xattr;
 
@@ -33,6 +34,7 @@ use rustix::io::{Errno, Result};
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use stores::Stores;
 use tdfs_host::object;
 use tdfs_wire::TreePath;
 use tdfs_wire::op::XattrName;
@@ -57,6 +59,7 @@ pub struct Passthrough {
     dirs: Cache<Dir>,
     files: Cache<DataFd>,
     lost: Lost,
+    stores: Stores,
 }
 
 /// An object that an operation works on: a path fd and, where it has a known name, its path.
@@ -83,6 +86,7 @@ impl Passthrough {
             dirs: Cache::new(DIRS_MAX),
             files: Cache::new(FILES_MAX),
             lost: Lost::default(),
+            stores: Stores::default(),
         })
     }
 
