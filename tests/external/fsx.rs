@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use harness::daemon::end_of;
-use harness::{Cluster, long_form};
+use harness::{Cluster, ClusterBuilder, long_form};
 
 use crate::known::{Known, Outcome};
 use crate::tools;
@@ -40,15 +40,26 @@ copy_file_range = 2
 #[test]
 fn fsx_passes_through_the_mount() {
     let Some(program) = tools::require("fsx_passes_through_the_mount", "fsx", VERSION) else { return };
+    passes(&program, Cluster::builder(harness::binaries!()).embedded().compressed());
+}
+
+/// The same where the kernel reads files itself.
+#[test]
+fn fsx_passes_with_passthrough() {
+    let Some(program) = tools::require("fsx_passes_with_passthrough", "fsx", VERSION) else { return };
+    passes(&program, Cluster::builder(harness::binaries!()).embedded().flag("--passthrough"));
+}
+
+fn passes(program: &Path, builder: ClusterBuilder) {
     let (seeds, operations) = if long_form() { (20, 20_000) } else { (2, 2_000) };
-    let cluster = Cluster::builder(harness::binaries!()).embedded().compressed().start();
+    let cluster = builder.start();
     let config = cluster.tree.path().join("fsx.toml");
     std::fs::write(&config, CONFIG).expect("write the configuration");
     let artifacts = cluster.tree.dir("artifacts").expect("make a directory for what fsx leaves");
     let mut outcome = Outcome::default();
     for seed in 1..=seeds {
         let case = format!("seed {seed}");
-        let mut command = Command::new(&program);
+        let mut command = Command::new(program);
         command.arg("-q").arg("-f").arg(&config).arg("-P").arg(&artifacts);
         command.arg("-S").arg(seed.to_string()).arg("-N").arg(operations.to_string());
         command.arg(cluster.mount().join(format!("file-{seed}")));
