@@ -7,6 +7,8 @@ pub mod caller;
 pub mod cluster;
 pub mod compare;
 pub mod daemon;
+pub mod history;
+pub mod ledger;
 pub mod log_lines;
 pub mod ops;
 pub mod programs;
