@@ -52,7 +52,7 @@ impl Passthrough {
         let bytes = data.len() + path_bytes(path.as_ref());
         self.commit.change(&turn, bytes, || {
             let count = match object::write_at(file.as_fd(), data, offset) {
-                (0, Err(e)) => return (Err(e), None),
+                (0, Err(e)) => return self.content_failed(nodeid, file.as_fd(), path, e),
                 (count, _) => count,
             };
             self.recorded(nodeid, file.as_fd(), path, Ok(count), |path, stat| {
@@ -143,13 +143,27 @@ impl Passthrough {
             let count = match copied {
                 Ok(0) => return (Ok(0), None),
                 Ok(count) => count,
-                Err(e) => return (Err(e), None),
+                Err(e) => return self.content_failed(to, file.as_fd(), path, e),
             };
             self.recorded(to, file.as_fd(), path, Ok(count as u64), |path, stat| {
                 let mtime = object::mtime(stat);
                 copy_change(from_path, from_offset, path, to_offset, mtime, (file.as_fd(), count))
             })
         })
+    }
+
+    /// A write or a copy that finds no space at all has given the file a new mtime all the same.
+    fn content_failed<T>(
+        &self,
+        nodeid: u64,
+        file: BorrowedFd<'_>,
+        path: Option<TreePath>,
+        errno: Errno,
+    ) -> Outcome<'static, T> {
+        match errno {
+            Errno::NOSPC | Errno::DQUOT => self.recorded(nodeid, file, path, Err(errno), truncated),
+            _ => (Err(errno), None),
+        }
     }
 
     /// Writes an object's data, and its attributes too unless `data_only`, to the disk. No order lock is
