@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use harness::{Cluster, Rng};
 use rustix::fs::{Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
+use rustix::process::Signal;
 
 use crate::model::{self, Model, NAMES, Seen, Step, TreeState};
 use crate::{SOON, cluster, repairs};
@@ -25,6 +26,10 @@ const SLAVES: usize = 4;
 const STREAMS: Duration = Duration::from_millis(1_300);
 /// The writers are so many changes ahead of the slowest slave, at most.
 const LEAD_MAX: Step = 4_000;
+
+/// Changes that a slave is behind when it is about to be killed, if they come within this time.
+const BACKLOG: Step = 500;
+const BACKLOG_WAIT: Duration = Duration::from_millis(300);
 
 /// What writers, readers and the test share.
 struct Stage {
@@ -38,6 +43,15 @@ struct Stage {
     passes: AtomicU64,
     /// LSN before the first change.
     base: u64,
+}
+
+/// Stops all when it is dropped.
+struct EndOf<'a>(&'a AtomicBool);
+
+impl Drop for EndOf<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Stage {
@@ -62,8 +76,15 @@ impl Stage {
     fn play(self, act: impl FnOnce(&Stage)) {
         let before = repairs(&self.cluster.lock().unwrap());
         std::thread::scope(|scope| {
-            let workers =
-                [scope.spawn(|| self.write()), scope.spawn(|| self.write()), scope.spawn(|| self.watch())];
+            let stage = &self;
+            let start = |work: fn(&Self)| {
+                scope.spawn(move || {
+                    // Whoever fails ends the play.
+                    let _end = EndOf(&stage.stop);
+                    work(stage);
+                })
+            };
+            let workers = [start(Self::write), start(Self::write), start(Self::watch)];
             let acted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(&self)));
             self.stop.store(true, Ordering::SeqCst);
             workers.into_iter().for_each(|worker| worker.join().unwrap());
@@ -129,9 +150,15 @@ impl Stage {
     }
 
     /// Kills a slave: what lies there must be exactly one state, and none that was left behind already.
-    fn kill(&self, slave: usize) -> Step {
+    fn kill(&self, slave: usize, pause: Duration) -> Step {
         let mut cluster = self.cluster.lock().unwrap();
         let acked = cluster.slave_status(slave).applied.saturating_sub(self.base);
+        // Held for a moment, it has a backlog to replay when it is killed.
+        let begin = self.model.lock().unwrap().0.step;
+        cluster.slaves[slave].process().signal(Signal::STOP);
+        harness::wait::becomes_true(BACKLOG_WAIT, || self.model.lock().unwrap().0.step > begin + BACKLOG);
+        cluster.slaves[slave].process().signal(Signal::CONT);
+        std::thread::sleep(pause);
         cluster.slaves[slave].process().kill();
         let held = TreeState::read(&self.replicas[slave]);
         assert!(held.torn <= 1, "more than one write in hand: {held:?}");
@@ -186,7 +213,8 @@ fn a_reader_sees_prefixes_alone() {
     let (passes, changes) = if harness::long_form() { (200_000, 500_000) } else { (4_000, 8_000) };
     Stage::new(1).play(|stage| {
         harness::eventually(SOON * 20, "the reader looks often enough", || {
-            stage.passes.load(Ordering::SeqCst) >= passes && stage.slowest() > changes
+            let enough = stage.passes.load(Ordering::SeqCst) >= passes && stage.slowest() > changes;
+            enough || stage.stop.load(Ordering::SeqCst)
         });
     });
 }
@@ -205,11 +233,11 @@ fn each_kill_leaves_a_prefix() {
             let slave = kill % SLAVES;
             let last = stage.floors[slave].load(Ordering::SeqCst);
             harness::eventually(SOON, "it applies for a while", || {
+                assert!(!stage.stop.load(Ordering::SeqCst), "a worker has failed");
                 let applied = stage.floors[slave].load(Ordering::SeqCst);
                 applied > last && started[slave].elapsed() > STREAMS
             });
-            std::thread::sleep(Duration::from_micros(rng.below(40_000)));
-            let step = stage.kill(slave);
+            let step = stage.kill(slave, Duration::from_micros(rng.below(6_000)));
             started[slave] = Instant::now();
             moved += usize::from(step > last);
         }
