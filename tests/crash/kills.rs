@@ -106,8 +106,10 @@ fn kills_at_random_instants_lose_and_double_nothing() {
     let counts = rounds.counts;
     println!("{:.0?}: {} kills, {counts:?}", begin.elapsed(), counts.kills());
     assert_eq!((counts.repairs, counts.differences), (0, 0), "{counts:?}");
-    assert!(counts.in_flight * 10 >= counts.kills() * 9, "too few kills under load: {counts:?}");
-    assert!(!harness::long_form() || counts.kills() >= LONG_KILLS_MIN, "too few kills: {counts:?}");
+    // Of few kills on a busy machine more may meet writers that stand still.
+    let (kills_min, percent_min) = if harness::long_form() { (LONG_KILLS_MIN, 90) } else { (5, 60) };
+    assert!(counts.in_flight * 100 >= counts.kills() * percent_min, "too few kills under load: {counts:?}");
+    assert!(counts.kills() >= kills_min, "too few kills: {counts:?}");
     rounds.cluster.finish();
 }
 
