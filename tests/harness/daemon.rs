@@ -126,6 +126,15 @@ impl Daemon {
         crate::temp_tree::fds_of(&self.pid().as_raw_pid().to_string()).len()
     }
 
+    /// The most memory that it has had at once: bytes of `VmHWM`, 0 when it does not run.
+    pub fn memory_peak(&self) -> u64 {
+        let Some(child) = &self.child else { return 0 };
+        let text = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        kilobytes.unwrap_or(0) * 1024
+    }
+
     /// Sends it a signal.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {

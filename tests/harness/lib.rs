@@ -8,6 +8,8 @@ pub mod cluster;
 pub mod compare;
 pub mod crash_disk;
 pub mod daemon;
+pub mod history;
+pub mod ledger;
 pub mod log_lines;
 pub mod ops;
 pub mod programs;

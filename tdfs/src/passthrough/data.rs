@@ -54,7 +54,7 @@ impl Passthrough {
             Intent::of(path.as_ref(), nodeid, |path| Intent::Content { path, ino: nodeid, offset, len });
         self.commit.change(&turn, &intent, data.len(), || {
             let count = match object::write_at(file.as_fd(), data, offset) {
-                (0, Err(e)) => return (Err(e), None),
+                (0, Err(e)) => return self.content_failed(nodeid, file.as_fd(), path, e),
                 (count, _) => count,
             };
             self.recorded(nodeid, file.as_fd(), path, Ok(count), |path, stat| {
@@ -101,27 +101,31 @@ impl Passthrough {
                 let (size, mtime) = (stat.stx_size, object::mtime(stat));
                 Change::of(Op::Data(DataOp::Allocate { path, mode, offset, len, size, mtime }))
             }),
-            Err(e) => self.allocation_failed(nodeid, file.as_fd(), path, &before, e),
+            Err(e) => self.allocation_failed(nodeid, (file.as_fd(), path), flags, &before, e),
         })
     }
 
     /// fallocate(2) may have grown the file before it ran out of space: what it left is undone as far as
-    /// truncate can, and recorded where it can't (an mtime, a hole that was punched half).
+    /// truncate can, and recorded where it can't (an mtime, a hole that was punched half, a range that was zeroed).
     fn allocation_failed(
         &self,
         nodeid: u64,
-        file: BorrowedFd<'_>,
-        path: Option<TreePath>,
+        (file, path): (BorrowedFd<'_>, Option<TreePath>),
+        flags: FallocateFlags,
         before: &Statx,
         errno: Errno,
     ) -> Outcome<'static, ()> {
         let Ok(after) = object::stat(file) else { return (Err(errno), None) };
         crash_point("allocation failed");
-        if after.stx_size > before.stx_size {
+        let has_grown = after.stx_size > before.stx_size;
+        if has_grown && FallocateFlags::KEEP_SIZE.contains(flags) {
             if let Err(e) = rustix::fs::ftruncate(file, before.stx_size) {
                 tracing::warn!("undo a fallocate that failed: {e}; its outcome is recorded");
             }
-        } else if object::mtime(&after) == object::mtime(before) && after.stx_blocks == before.stx_blocks {
+        } else if !has_grown
+            && object::mtime(&after) == object::mtime(before)
+            && after.stx_blocks == before.stx_blocks
+        {
             return (Err(errno), None);
         } else if let Some(path) = path {
             return (Err(errno), Some(Change::of(Op::Check { paths: vec![path] })));
@@ -159,13 +163,27 @@ impl Passthrough {
             let count = match copied {
                 Ok(0) => return (Ok(0), None),
                 Ok(count) => count,
-                Err(e) => return (Err(e), None),
+                Err(e) => return self.content_failed(to, file.as_fd(), path, e),
             };
             self.recorded(to, file.as_fd(), path, Ok(count as u64), |path, stat| {
                 let mtime = object::mtime(stat);
                 copy_change(from_path, from_offset, path, to_offset, mtime, (file.as_fd(), count))
             })
         })
+    }
+
+    /// A write or a copy that finds no space at all has given the file a new mtime all the same.
+    fn content_failed<T>(
+        &self,
+        nodeid: u64,
+        file: BorrowedFd<'_>,
+        path: Option<TreePath>,
+        errno: Errno,
+    ) -> Outcome<'static, T> {
+        match errno {
+            Errno::NOSPC | Errno::DQUOT => self.recorded(nodeid, file, path, Err(errno), truncated),
+            _ => (Err(errno), None),
+        }
     }
 
     /// Writes an object's data, and its attributes too unless `data_only`, to the disk. No order lock is

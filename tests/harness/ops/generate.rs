@@ -19,6 +19,8 @@ pub struct Names {
     names: Vec<PathBuf>,
     /// The largest offset of a write.
     pub offset_max: u64,
+    /// Stores through mappings are drawn too. Without its daemon a mount answers them by SIGBUS.
+    mapped: bool,
 }
 
 impl Names {
@@ -29,7 +31,14 @@ impl Names {
             directories: (0..directories).map(|number| name("dir", number)).collect(),
             names: (0..names).map(|number| name("n", number)).collect(),
             offset_max: 128 << 10,
+            mapped: true,
         }
+    }
+
+    /// The same without stores through mappings: for a mount that is going to lose its daemon.
+    #[must_use]
+    pub fn without_mappings(self) -> Self {
+        Self { mapped: false, ..self }
     }
 
     /// Names that are there already: each of `names` may be in each of `directories`.
@@ -109,6 +118,7 @@ fn data(rng: &mut Rng, names: &Names, number: u64) -> Op {
         13 => Op::Empty(names.path(rng)),
         14..17 => Op::Allocate(names.path(rng), region, allocate_flags(rng)),
         17..19 => Op::Copy(names.path(rng), names.path(rng), region, rng.below(names.offset_max)),
+        _ if !names.mapped => Op::Write(names.path(rng), region),
         _ => {
             // Nobody else truncates it: a store beyond the end would end the test by SIGBUS.
             Op::StoreMapped(PathBuf::from(format!("mapped{number}")), region)

@@ -7,7 +7,7 @@ mod perform;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::Result;
@@ -106,21 +106,41 @@ pub enum Rename {
 /// Threads that change a tree until they have done enough or are told to stop.
 #[derive(Debug)]
 pub struct Writers {
-    stop: Arc<AtomicBool>,
+    orders: Arc<Orders>,
     threads: Vec<JoinHandle<Result<u64>>>,
+}
+
+/// What the threads of `Writers` are told, and tell.
+#[derive(Debug, Default)]
+struct Orders {
+    stop: AtomicBool,
+    /// A mount without its daemon ends a thread, and is no failure.
+    may_go: AtomicBool,
+    done: AtomicU64,
 }
 
 impl Writers {
     /// Starts `threads` threads that do `count` operations each (or go on until `stop`) below `root`.
     pub fn start(root: &Path, names: &Names, seed: u64, threads: u64, count: Option<u64>) -> Self {
         names.plant(root).expect("make the directories");
-        let stop = Arc::new(AtomicBool::new(false));
+        let orders = Arc::new(Orders::default());
         let start = |number| {
-            let (root, names, stop) = (root.to_owned(), names.clone(), Arc::clone(&stop));
-            std::thread::spawn(move || write_until(&root, &names, (seed, number), count, &stop))
+            let (root, names, orders) = (root.to_owned(), names.clone(), Arc::clone(&orders));
+            std::thread::spawn(move || write_until(&root, &names, (seed, number), count, &orders))
         };
         let threads = (0..threads).map(start).collect();
-        Self { stop, threads }
+        Self { orders, threads }
+    }
+
+    /// Number of operations that have changed something so far.
+    pub fn done(&self) -> u64 {
+        self.orders.done.load(Ordering::SeqCst)
+    }
+
+    /// To be called before the daemon of the mount is killed: from here on each thread ends, without a
+    /// failure, when the mount says that it is gone. Nothing is written to what lies below a dead mount.
+    pub fn let_go(&self) {
+        self.orders.may_go.store(true, Ordering::SeqCst);
     }
 
     /// Lets them finish their count; gives the number of operations that changed something.
@@ -134,14 +154,14 @@ impl Writers {
     /// Tells them to stop, then joins them.
     #[track_caller]
     pub fn stop(self) -> u64 {
-        self.stop.store(true, Ordering::SeqCst);
+        self.orders.stop.store(true, Ordering::SeqCst);
         self.join()
     }
 }
 
 impl Drop for Writers {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
+        self.orders.stop.store(true, Ordering::SeqCst);
         for thread in self.threads.drain(..) {
             // This test has failed already.
             let _ = thread.join();
@@ -154,18 +174,24 @@ fn write_until(
     names: &Names,
     (seed, number): (u64, u64),
     count: Option<u64>,
-    stop: &AtomicBool,
+    orders: &Orders,
 ) -> Result<u64> {
     let mut rng = Rng::part(seed, number);
     let mut performer = Performer::new(root);
     let mut changed = 0;
     for _ in 0..count.unwrap_or(u64::MAX) {
-        if stop.load(Ordering::SeqCst) {
+        if orders.stop.load(Ordering::SeqCst) {
             break;
         }
         let op = generate(&mut rng, names, number);
-        if performer.perform(&op, &mut rng)? {
-            changed += 1;
+        match performer.perform(&op, &mut rng) {
+            Ok(false) => {}
+            Ok(true) => {
+                changed += 1;
+                orders.done.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(error) if orders.may_go.load(Ordering::SeqCst) && perform::is_gone(&error) => break,
+            Err(error) => return Err(error),
         }
     }
     Ok(changed)

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
@@ -31,6 +31,8 @@ const ALLOWED: [Errno; 13] = [
     Errno::BUSY,
     Errno::NODEV,
 ];
+/// What everybody is told whose mount has lost its daemon.
+const GONE: [Errno; 4] = [Errno::NOTCONN, Errno::CONNABORTED, Errno::IO, Errno::INTR];
 /// Files that one performer holds open.
 const HELD_MAX: usize = 6;
 
@@ -59,7 +61,7 @@ impl Performer {
         let full = matches!(op, Op::SetXattr(..)) && errno == Some(Errno::NOSPC);
         let allowed = full || errno.is_some_and(|errno| ALLOWED.contains(&errno));
         if !allowed {
-            bail!("{op:?} ended with {error}");
+            return Err(anyhow::Error::new(error).context(format!("{op:?} must not end so")));
         }
         Ok(false)
     }
@@ -220,6 +222,12 @@ impl Performer {
             _ => unreachable!("{op:?} is neither attr nor xattr"),
         }
     }
+}
+
+/// True for an outcome of `perform` that says that the mount has lost its daemon.
+pub(super) fn is_gone(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<std::io::Error>().and_then(Errno::from_io_error);
+    error.is_some_and(|errno| GONE.contains(&errno))
 }
 
 /// Passes over what is no regular file.
