@@ -21,6 +21,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use tdfs_host::step::step;
 use tdfs_wire::version::STATE;
 use tdfs_wire::{Epoch, Id, Lsn, Position};
 
@@ -96,7 +97,7 @@ impl Applied {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let (slot, (mark_sequence, mark_epoch, durable)) = if file.metadata()?.len() == 0 {
-            file.write_all_at(&header(), 0)?;
+            step(|| file.write_all_at(&header(), 0))?;
             (Slot::EMPTY, (0, Id::default(), Lsn::ZERO))
         } else {
             check_header(&file, path)?;
@@ -193,7 +194,8 @@ impl Applied {
 
     fn write_slot(&mut self) -> io::Result<()> {
         self.slot.sequence += 1;
-        self.file.write_all_at(&self.slot.to_bytes(), SLOTS[usize::from(self.slot.sequence % 2 == 1)])
+        let at = SLOTS[usize::from(self.slot.sequence % 2 == 1)];
+        step(|| self.file.write_all_at(&self.slot.to_bytes(), at))
     }
 }
 
@@ -237,7 +239,7 @@ impl Marks {
         bytes.extend(self.epoch.id.0);
         bytes.extend(self.durable.get().to_le_bytes());
         seal(&mut bytes);
-        file.write_all_at(&bytes, DURABLE_MARKS[usize::from(self.sequence % 2 == 1)])
+        step(|| file.write_all_at(&bytes, DURABLE_MARKS[usize::from(self.sequence % 2 == 1)]))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A slave without root's rights gets in where its own modes shut it out, and leaves no trace of that.
 
 use super::*;
-use crate::replay::{Lack, Lacks, Pass, apply};
+use crate::replay::{Lack, Lacks, Pass, apply, foresee};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -84,7 +84,8 @@ fn shut_directories_and_files_are_opened_and_shut_again() {
             Op::Attr(AttrOp::Mode { path: p("c/b"), mode: 0o200 }),
         ];
         for op in ops {
-            let done = apply(&mut target, &mut lacks, (&op, b"new"), Pass::First);
+            let foreseen = foresee(&mut target, &op).unwrap();
+            let done = apply(&mut target, &mut lacks, (&op, b"new"), Pass::First(foreseen));
             done.unwrap_or_else(|e| panic!("{op:?}: {e}"));
         }
         assert_eq!((mode_of(dir, "a"), mode_of(dir, "c")), (0o100, 0o040));
@@ -111,7 +112,7 @@ fn what_rights_do_not_carry_is_left_out_and_counted() {
         let foreign = NewObject { uid: 4711, mode: 0o4755, ..new("f") };
         let device = NamespaceOp::Mknod { new: new("null"), node: tdfs_wire::op::Node::Char(0x103) };
         for op in [NamespaceOp::Create(foreign), device] {
-            apply(&mut target, &mut lacks, (&Op::Namespace(op), b""), Pass::First).unwrap();
+            apply(&mut target, &mut lacks, (&Op::Namespace(op), b""), Pass::First([0, 0])).unwrap();
         }
         // Without its owner a setuid file would give away the slave's own rights.
         assert_eq!(mode_of(dir.path(), "f"), 0o755);
