@@ -22,8 +22,8 @@ pub fn at_once(len: usize) -> usize {
     len
 }
 
-/// What a test has the call `name` of the daemon fail with whose state is in `state`: once, the errno in the file
-/// `fail-NAME` there.
+/// What a test has the call `name` of the daemon do whose state is in `state`: fail once with the errno in the file
+/// `fail-NAME` there, or hang where that says so.
 ///
 /// # Errors
 /// That.
@@ -42,9 +42,12 @@ pub mod points {
     use rustix::process::{Signal, getpid, kill_process};
     use std::cell::Cell;
     use std::path::Path;
+    use std::time::Duration;
 
     /// In a thread that counts its steps one call moves at most so many bytes.
     const PIECE_BYTES: usize = 4096;
+    /// A call that hangs does so for this long: longer than any test waits.
+    const HANG: Duration = Duration::from_secs(300);
 
     thread_local! {
         /// Steps since they are counted, and the one that is not done any more. None: nobody counts.
@@ -85,6 +88,10 @@ pub mod points {
         let file = state.join(format!("fail-{name}"));
         let Ok(errno) = std::fs::read_to_string(&file) else { return Ok(()) };
         let _ = std::fs::remove_file(file);
+        if errno == "hang" {
+            std::thread::sleep(HANG);
+            return Ok(());
+        }
         Err(Errno::from_raw_os_error(errno.trim().parse().unwrap_or(libc::EIO)))
     }
 }

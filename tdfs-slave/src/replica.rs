@@ -312,7 +312,7 @@ impl Replica {
                 info!("{} equals its master's tree as of record {durable}", self.dir.display());
                 self.resync = None;
                 self.target.read_from_disk(false);
-                self.last_error.take_if(|said| said == ASKS || said.starts_with(LOST));
+                self.last_error.take_if(|said| said == ASKS);
             }
             Err(error) => {
                 (self.kept.standing, self.kept.began) = (KeptStanding::Resyncing, began);
