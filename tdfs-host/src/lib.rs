@@ -10,4 +10,5 @@ pub mod link;
 pub mod object;
 pub mod root;
 pub mod state;
+pub mod step;
 pub mod sys;

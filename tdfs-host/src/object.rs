@@ -4,6 +4,7 @@
 //! an object without opening it, so a FIFO or a device is never opened; content is only reached through
 //! [`reopen`], which refuses all but regular files. Nothing here follows a symbolic link.
 
+use crate::step::{at_once, step};
 use crate::sys;
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags, Timespec,
@@ -160,13 +161,13 @@ pub fn look_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(Statx, Meta)> {
 
 /// Sets the 07777 bits of what is no symlink.
 pub fn set_mode(path_fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
-    rustix::fs::chmodat(CWD, proc_path(path_fd), Mode::from_raw_mode(mode), AtFlags::empty())
+    step(|| rustix::fs::chmodat(CWD, proc_path(path_fd), Mode::from_raw_mode(mode), AtFlags::empty()))
 }
 
 /// Sets owner and group; None leaves one as it is. The kernel may clear setuid, setgid and capabilities.
 pub fn set_owner(path_fd: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
     let (uid, gid) = (uid.map(rustix::fs::Uid::from_raw), gid.map(rustix::fs::Gid::from_raw));
-    rustix::fs::chownat(path_fd, c"", uid, gid, AtFlags::EMPTY_PATH)
+    step(|| rustix::fs::chownat(path_fd, c"", uid, gid, AtFlags::EMPTY_PATH))
 }
 
 /// Sets the mtime and leaves the atime.
@@ -178,7 +179,7 @@ pub fn set_mtime(path_fd: BorrowedFd<'_>, mtime: Time) -> Result<()> {
 pub fn set_times(path_fd: BorrowedFd<'_>, atime: Option<Timespec>, mtime: Option<Timespec>) -> Result<()> {
     let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
     let times = Timestamps { last_access: atime.unwrap_or(omit), last_modification: mtime.unwrap_or(omit) };
-    rustix::fs::utimensat(path_fd, c"", &times, AtFlags::EMPTY_PATH)
+    step(|| rustix::fs::utimensat(path_fd, c"", &times, AtFlags::EMPTY_PATH))
 }
 
 /// The carried xattrs with their values, sorted by name. None where the file system knows no xattrs.
@@ -247,15 +248,15 @@ fn read_growing(read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
 
 /// Sets an xattr or ACL. By an open fd, as all calls on xattrs, at a third of the cost of a path fd.
 pub fn set_xattr(fd: BorrowedFd<'_>, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
-    match rustix::fs::fsetxattr(fd, name, value, flags) {
-        Err(Errno::BADF) => rustix::fs::setxattr(proc_path(fd), name, value, flags),
+    match step(|| rustix::fs::fsetxattr(fd, name, value, flags)) {
+        Err(Errno::BADF) => step(|| rustix::fs::setxattr(proc_path(fd), name, value, flags)),
         done => done,
     }
 }
 
 /// Removes an xattr or ACL. ENODATA where it has none of that name.
 pub fn remove_xattr(path_fd: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-    rustix::fs::removexattr(proc_path(path_fd), name)
+    step(|| rustix::fs::removexattr(proc_path(path_fd), name))
 }
 
 /// One name in a directory, as the directory itself tells it.
@@ -310,7 +311,8 @@ pub fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<u
 pub fn write_at(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> (usize, Result<()>) {
     let mut done = 0;
     while done < data.len() {
-        match rustix::io::pwrite(file, &data[done..], offset + done as u64) {
+        let piece = &data[done..done + at_once(data.len() - done)];
+        match step(|| rustix::io::pwrite(file, piece, offset + done as u64)) {
             Ok(0) => return (done, Err(Errno::IO)),
             Ok(count) => done += count,
             Err(Errno::INTR) => {}

@@ -3,6 +3,7 @@
 //! Used by both daemons and their commands. Files are replaced whole and are on the disk when a write
 //! returns. Each says its version; one from a later TDFS is refused, a damaged one is an error that names it.
 
+use crate::step::step;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -238,7 +239,7 @@ impl StateDir {
     /// # Errors
     /// When it can't be removed.
     pub fn remove(&self, name: &str) -> Result<(), StateError> {
-        let done = match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
+        let done = match step(|| rustix::fs::unlinkat(&self.dir, name, AtFlags::empty())) {
             Err(rustix::io::Errno::NOENT) => return Ok(()),
             other => other.and_then(|()| rustix::fs::fsync(&self.dir)),
         };
@@ -249,10 +250,10 @@ impl StateDir {
         let new = format!("{name}.new");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let mode = Mode::RUSR | Mode::WUSR;
-        let mut file = File::from(rustix::fs::openat(&self.dir, &new, flags, mode)?);
-        file.write_all(text)?;
+        let mut file = File::from(step(|| rustix::fs::openat(&self.dir, &new, flags, mode))?);
+        step(|| file.write_all(text))?;
         file.sync_all()?;
-        rustix::fs::renameat(&self.dir, &new, &self.dir, name)?;
+        step(|| rustix::fs::renameat(&self.dir, &new, &self.dir, name))?;
         Ok(rustix::fs::fsync(&self.dir)?)
     }
 }

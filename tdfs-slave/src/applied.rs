@@ -8,7 +8,8 @@
 //!    0  "TDFSAPPL", u16 version
 //!  512  slot of even sequence numbers      1024  slot of odd ones
 //!       u64 sequence, u64 epoch number, 16 bytes epoch id, u64 applied, u64 in hand (0: none),
-//!       u64 inode at `from`, u64 inode at `to`, 16 bytes boot id, u32 closed (1: yes), u32 CRC-32C
+//!       u64 inode at `from`, u64 inode at `to`, 16 bytes boot id, u32 closed (1: yes),
+//!       u32 checksum of the applied record and u32 whether it is known (1: yes), u32 CRC-32C
 //! 1536  durable mark, even                 2048  durable mark, odd
 //!       u64 sequence, 16 bytes epoch id, u64 durable, u32 CRC-32C
 //! ```
@@ -21,6 +22,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use tdfs_host::step::step;
 use tdfs_wire::version::STATE;
 use tdfs_wire::{Epoch, Id, Lsn, Position};
 
@@ -30,7 +32,7 @@ pub const NO_EPOCH: Epoch = Epoch { number: 0, id: Id([0; 16]) };
 const MAGIC: &[u8; 8] = b"TDFSAPPL";
 const SLOTS: [u64; 2] = [512, 1024];
 const DURABLE_MARKS: [u64; 2] = [1536, 2048];
-const SLOT_BYTES: usize = 88;
+const SLOT_BYTES: usize = 96;
 const MARK_BYTES: usize = 36;
 
 /// What the file said when it was opened.
@@ -72,6 +74,8 @@ pub struct Durable {
 struct Marks {
     epoch: Epoch,
     applied: Lsn,
+    /// Of the record `applied`, where that is known.
+    checksum: Option<u32>,
     durable: Lsn,
     sequence: u64,
 }
@@ -85,6 +89,7 @@ struct Slot {
     foreseen: Foreseen,
     boot: Id,
     closed: bool,
+    checksum: Option<u32>,
 }
 
 impl Applied {
@@ -96,7 +101,7 @@ impl Applied {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let (slot, (mark_sequence, mark_epoch, durable)) = if file.metadata()?.len() == 0 {
-            file.write_all_at(&header(), 0)?;
+            step(|| file.write_all_at(&header(), 0))?;
             (Slot::EMPTY, (0, Id::default(), Lsn::ZERO))
         } else {
             check_header(&file, path)?;
@@ -111,7 +116,8 @@ impl Applied {
             boot: slot.boot,
             closed: slot.closed,
         };
-        let marks = Marks { epoch: slot.epoch, applied: slot.applied, durable, sequence: mark_sequence };
+        let Slot { epoch, applied, checksum, .. } = slot;
+        let marks = Marks { epoch, applied, checksum, durable, sequence: mark_sequence };
         let slot = Slot { boot, closed: false, ..slot };
         Ok((Applied { file: Arc::new(file), slot, marks: Arc::new(Mutex::new(marks)) }, noted))
     }
@@ -120,6 +126,11 @@ impl Applied {
     pub fn position(&self) -> Position {
         let marks = self.marks.lock();
         Position { epoch: marks.epoch, lsn: marks.applied }
+    }
+
+    /// Checksum of the record that was applied last, where that is known.
+    pub fn checksum(&self) -> Option<u32> {
+        self.marks.lock().checksum
     }
 
     /// On disk up to here.
@@ -134,10 +145,12 @@ impl Applied {
             applied: position.lsn,
             in_hand: Lsn::ZERO,
             foreseen: [0, 0],
+            checksum: None,
             ..self.slot
         };
         {
             let mut marks = self.marks.lock();
+            marks.checksum = None;
             (marks.epoch, marks.applied, marks.durable) = (position.epoch, position.lsn, position.lsn);
             marks.write(&self.file)?;
         }
@@ -154,25 +167,30 @@ impl Applied {
 
     /// Notes that the record after the applied one is in hand, with what was foreseen of it.
     pub fn take_in_hand(&mut self, foreseen: Foreseen) -> io::Result<()> {
-        self.slot.applied = self.marks.lock().applied;
+        (self.slot.applied, self.slot.checksum) = self.last();
         self.slot.in_hand = self.slot.applied.next();
         self.slot.foreseen = foreseen;
         self.write_slot()
     }
 
-    /// The record in hand is done. Written with the next one, or by [`Applied::settle`].
-    pub fn done(&mut self) {
+    /// The record in hand, which has this checksum, is done. Written with the next one, or by [`Applied::settle`].
+    pub fn done(&mut self, checksum: u32) {
         let mut marks = self.marks.lock();
-        marks.applied = marks.applied.next();
+        (marks.applied, marks.checksum) = (marks.applied.next(), Some(checksum));
+    }
+
+    fn last(&self) -> (Lsn, Option<u32>) {
+        let marks = self.marks.lock();
+        (marks.applied, marks.checksum)
     }
 
     /// Writes the position where nothing is in hand: no record is in doubt after a kill.
     pub fn settle(&mut self) -> io::Result<()> {
-        let applied = self.marks.lock().applied;
+        let (applied, checksum) = self.last();
         if self.slot.in_hand == Lsn::ZERO && self.slot.applied == applied {
             return Ok(());
         }
-        (self.slot.applied, self.slot.in_hand) = (applied, Lsn::ZERO);
+        (self.slot.applied, self.slot.checksum, self.slot.in_hand) = (applied, checksum, Lsn::ZERO);
         self.write_slot()
     }
 
@@ -193,7 +211,8 @@ impl Applied {
 
     fn write_slot(&mut self) -> io::Result<()> {
         self.slot.sequence += 1;
-        self.file.write_all_at(&self.slot.to_bytes(), SLOTS[usize::from(self.slot.sequence % 2 == 1)])
+        let at = SLOTS[usize::from(self.slot.sequence % 2 == 1)];
+        step(|| self.file.write_all_at(&self.slot.to_bytes(), at))
     }
 }
 
@@ -237,7 +256,7 @@ impl Marks {
         bytes.extend(self.epoch.id.0);
         bytes.extend(self.durable.get().to_le_bytes());
         seal(&mut bytes);
-        file.write_all_at(&bytes, DURABLE_MARKS[usize::from(self.sequence % 2 == 1)])
+        step(|| file.write_all_at(&bytes, DURABLE_MARKS[usize::from(self.sequence % 2 == 1)]))
     }
 }
 
@@ -250,6 +269,7 @@ impl Slot {
         foreseen: [0, 0],
         boot: Id([0; 16]),
         closed: false,
+        checksum: None,
     };
 
     fn to_bytes(self) -> Vec<u8> {
@@ -263,6 +283,8 @@ impl Slot {
         bytes.extend(self.foreseen[1].to_le_bytes());
         bytes.extend(self.boot.0);
         bytes.extend(u32::from(self.closed).to_le_bytes());
+        bytes.extend(self.checksum.unwrap_or_default().to_le_bytes());
+        bytes.extend(u32::from(self.checksum.is_some()).to_le_bytes());
         seal(&mut bytes);
         bytes
     }
@@ -276,6 +298,8 @@ impl Slot {
             foreseen: [u64_at(bytes, 48), u64_at(bytes, 56)],
             boot: id_at(bytes, 64),
             closed: bytes[80] == 1,
+            checksum: (bytes[88] == 1)
+                .then(|| u32::from_le_bytes([bytes[84], bytes[85], bytes[86], bytes[87]])),
         })
     }
 }

@@ -23,6 +23,8 @@ use tracing::{info, warn};
 const PROGRAM: &str = "tdfs-slave";
 /// How long the daemon may take to answer a command.
 const ASK_MAX: Duration = Duration::from_secs(10);
+/// How long the record or answer in hand, and the sync at the end, may take before the daemon ends all the same.
+const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// The whole program.
 pub fn main_from_args() -> ExitCode {
@@ -83,7 +85,12 @@ async fn serve_until_stopped(serve: &Serve, places: &Places) -> anyhow::Result<(
     answering.abort();
     listening.abort();
     receive.stop().await;
-    tokio::task::spawn_blocking(move || drop(relay.stop())).await.context("stop the relay")?;
+    let stopped = tokio::task::spawn_blocking(move || drop(relay.stop()));
+    match tokio::time::timeout(STOP_MAX, stopped).await {
+        Ok(stopped) => stopped.context("stop the relay")?,
+        // A directory of many names, a deep tree to remove: it is redone, as after a kill.
+        Err(_) => info!("what is in hand takes long: it is not waited for"),
+    }
     info!("ended");
     Ok(())
 }

@@ -7,12 +7,13 @@
 mod begin;
 mod kept;
 mod looking;
+mod sync;
 
-use crate::applied::{Applied, Durable, NO_EPOCH};
+use crate::applied::{Applied, NO_EPOCH};
 use crate::relay::{Replay, Stall};
 use crate::replay::failure::{Failure, Trouble};
 use crate::replay::target::Target;
-use crate::replay::{self, Foreseen, Lacks, Pass};
+use crate::replay::{self, Foreseen, Lacks, Pass, Widened};
 use crate::resync::{Brake, Contradiction, Disk, Resync};
 use kept::{Kept, KeptStanding};
 use looking::Looking;
@@ -23,6 +24,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use sync::Sync;
 use tdfs_host::cli::WrongUse;
 use tdfs_host::object;
 use tdfs_host::root::Root;
@@ -30,11 +32,13 @@ use tdfs_host::state::StateDir;
 use tdfs_wire::answer::{Answer, Want};
 use tdfs_wire::message::{Begin, Check, Finding, Lost, Order, Plan, Report, Standing};
 use tdfs_wire::record::Record;
-use tdfs_wire::{Id, Lsn, Op, Position};
+use tdfs_wire::{Id, Lsn, Op, Position, TreePath};
 use tracing::{info, warn};
 
 /// What was cached of the tree is forgotten so often: somebody may have written there, and that shall show.
 const CACHE_AGE_MAX: Duration = Duration::from_secs(1);
+/// What a failed sync means, in status.
+const LOST: &str = "a sync of the replica failed, and what was written before may be lost";
 /// What a resync says that waits for a human.
 const ASKS: &str = "the resync would remove more than half of the replica: it waits for `tdfs resync --confirm` at the master";
 /// How long the sync at the end may take before the end is not called clean.
@@ -77,13 +81,6 @@ enum Trust {
     Nothing,
 }
 
-/// What another thread needs to make the replica durable. Its fd also holds the replica's lock.
-#[derive(Clone)]
-struct Sync {
-    root: Arc<OwnedFd>,
-    durable: Durable,
-}
-
 impl Replica {
     /// Opens the replica in `dir`, whose state is in `state`. `adopt`: the user has said that this directory is
     /// meant, and that the first master that begins may have it made equal, whatever lies there.
@@ -91,7 +88,7 @@ impl Replica {
     /// # Errors
     /// In words for a human: another daemon has it, its state can't be used, or belongs to another directory.
     pub fn open(dir: &Path, state: Arc<StateDir>, adopt: bool) -> anyhow::Result<Replica> {
-        let target = Target::open(dir).map_err(|e| unusable(dir, e))?;
+        let mut target = Target::open(dir).map_err(|e| unusable(dir, e))?;
         let root = lock_root(&target, dir)?;
         let mut kept = Kept::load(&state)?;
         let root_now = Root::of(target.root()).map_err(|e| unusable(dir, e.into()))?;
@@ -105,15 +102,20 @@ impl Replica {
             begin::doubt(dir, (&mut kept, &state), &mut applied, &mut brake)?;
         }
         applied.mark_open()?;
+        target.note_widened(&state.path().join("widened"))?;
+        if let Err(failure) = Widened::restore(&mut target) {
+            warn!("{failure}; it is tried again before the next record"); // a kill came between
+        }
+        let sync = Sync::new(root, applied.for_sync(), &state)?;
         let lacks = Lacks::probe(target.root());
         if !lacks.words().is_empty() {
             info!("{} can't carry: {}", dir.display(), lacks.words().join(", "));
         }
-        Ok(Replica {
+        let mut replica = Replica {
             dir: dir.to_owned(),
             target,
             lacks,
-            sync: Sync { root: Arc::new(root), durable: applied.for_sync() },
+            sync,
             applied,
             doubt,
             contradiction: None,
@@ -128,7 +130,10 @@ impl Replica {
             stalled: None,
             last_error: None,
             cached_since: Instant::now(),
-        })
+        };
+        let distrusted = replica.distrust_failed_sync();
+        distrusted.map_err(|stall| anyhow::Error::msg(stall.why))?;
+        Ok(replica)
     }
 
     /// Refuses a missing `dir` if `state` knows it: its disk is not mounted, and what would be made in its place
@@ -183,19 +188,56 @@ impl Replica {
         Ok(())
     }
 
+    /// After a failed sync the kernel has dropped what it could not write, and says so once: nobody knows what is
+    /// on the disk, so all of it is compared by hashes, read from there.
+    fn distrust_failed_sync(&mut self) -> Result<(), Stall> {
+        if !self.sync.has_failed() {
+            return Ok(());
+        }
+        if self.kept.standing != KeptStanding::New {
+            self.resync_whole()?;
+            self.failed(format!("{LOST}: all of it is compared with the master's by hashes"));
+        }
+        let forgotten = self.sync.forget_failure();
+        forgotten.map_err(|e| Stall { why: format!("note that all is compared: {e}") })
+    }
+
+    fn resync_whole(&mut self) -> Result<(), Stall> {
+        if self.kept.standing == KeptStanding::Resyncing && self.resync.is_none() {
+            return self.mark_resyncing(Trust::Nothing); // it begins with the stream
+        }
+        self.start_resync(Trust::Nothing)?;
+        self.target.drop_all();
+        self.target.read_from_disk(true);
+        if let Some(resync) = &mut self.resync {
+            resync.distrust_all();
+            resync.want(TreePath::root());
+        }
+        self.stop_looking();
+        Ok(())
+    }
+
     /// The replica is not as the record says. Where it is being made equal that can be no news.
     fn diverged(&mut self, lsn: Lsn, op: &Op, trouble: &Trouble) -> Result<(), Stall> {
         self.target.drop_all();
-        self.start_resync(Trust::Older)?;
+        // In one write with the standing, so that no kill comes between the two.
+        let alone = self.kept.standing == KeptStanding::Equal && !self.looking.is_checking();
+        self.kept.divergences += u64::from(alone);
+        if let Err(stall) = self.start_resync(Trust::Older) {
+            self.kept.divergences -= u64::from(alone);
+            return Err(stall);
+        }
         // What a check has not come to yet may differ because the master's tree changed unseen.
         let looked = self.looking.resync().map(|look| look.contradicted(op));
         let expected = self.looking.is_checking() && looked == Some(Contradiction::Forgiven);
         let Some(resync) = &mut self.resync else { return Ok(()) };
         if resync.contradicted(op) == Contradiction::Divergence && !expected {
-            self.kept.divergences += 1;
-            // Only the count is at stake; a stall would have the record counted twice.
-            if let Err(e) = self.kept.store(&self.state) {
-                warn!("note a divergence: {e}");
+            if !alone {
+                self.kept.divergences += 1;
+                // Only the count is at stake; a stall would have the record counted twice.
+                if let Err(e) = self.kept.store(&self.state) {
+                    warn!("note a divergence: {e}");
+                }
             }
             let said = format!("divergence: record {lsn} does not fit the replica: {trouble}");
             warn!("{said}; what it names is compared with the master");
@@ -209,10 +251,11 @@ impl Replica {
             Some(foreseen) => Pass::Redo(foreseen),
             None => {
                 let foreseen = replay::foresee(&mut self.target, &record.op);
+                let foreseen = foreseen.map_err(|failure| Stall { why: failure.to_string() })?;
                 let noted = self.applied.take_in_hand(foreseen);
                 noted.map_err(|e| Stall { why: format!("note record {} in the state: {e}", record.lsn) })?;
                 self.doubt = Some(foreseen);
-                Pass::First
+                Pass::First(foreseen)
             }
         };
         if self.contradiction.is_none() {
@@ -227,7 +270,7 @@ impl Replica {
             self.diverged(record.lsn, &record.op, &trouble)?;
         }
         (self.doubt, self.contradiction) = (None, None);
-        self.applied.done();
+        self.applied.done(record.crc);
         Ok(())
     }
 
@@ -262,6 +305,7 @@ impl Replica {
             Ok(durable) => {
                 info!("{} equals its master's tree as of record {durable}", self.dir.display());
                 self.differences = self.resync.take().map_or(0, |resync| resync.progress().differences);
+                self.target.read_from_disk(false);
                 self.last_error.take_if(|said| said == ASKS);
             }
             Err(error) => {
@@ -321,6 +365,10 @@ impl Replay for Replica {
     /// None also while whoever comes first may have it.
     fn filesystem(&self) -> Option<Id> {
         self.kept.filesystem.filter(|_| !self.adopt)
+    }
+
+    fn checksum(&self) -> Option<u32> {
+        self.applied.checksum()
     }
 
     fn replica(&self) -> Id {
@@ -384,7 +432,8 @@ impl Replay for Replica {
             return Err(Stall { why: format!("record {} came where {due} has to come", record.lsn) });
         }
         // What was found and is not noted yet could be moved away by the record.
-        let done = self.heal_now().and_then(|()| self.redo(record));
+        let ready = self.distrust_failed_sync().and_then(|()| self.heal_now());
+        let done = ready.and_then(|()| self.redo(record));
         self.stalled = done.as_ref().err().map(|stall| format!("record {}: {}", record.lsn, stall.why));
         done
     }
@@ -452,6 +501,9 @@ impl Replay for Replica {
             self.target.drop_all();
             self.cached_since = Instant::now();
         }
+        if let Err(Stall { why }) = self.distrust_failed_sync() {
+            self.failed(why);
+        }
         self.finish_resync();
     }
 
@@ -468,15 +520,6 @@ impl Drop for Replica {
         if let Err(e) = closed {
             warn!("the end of {} is not clean: {e}", self.dir.display());
         }
-    }
-}
-
-impl Sync {
-    /// Makes durable what is applied now; returns how far the replica is durable.
-    fn run(&self) -> io::Result<Lsn> {
-        let position = self.durable.applied();
-        rustix::fs::syncfs(&self.root)?;
-        self.durable.advance(position)
     }
 }
 

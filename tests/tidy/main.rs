@@ -47,6 +47,11 @@ fn nothing_is_left_unfinished() {
 }
 
 #[test]
+fn changes_of_a_replica_are_steps_that_tests_can_kill_at() {
+    assert_none(&in_all_sources(shape::outside_steps));
+}
+
+#[test]
 fn names_come_from_the_glossary() {
     assert_none(&in_all_sources(identifiers::words_to_keep_out));
 }

@@ -169,6 +169,37 @@ pub const CALLS: [CallRule; 2] = [
     },
 ];
 
+/// What a slave does to its replica and its position goes through `step`, or no test kills it there.
+pub const STEP_PLACES: [&str; 4] = [
+    "tdfs-slave/src/replay/",
+    "tdfs-slave/src/applied.rs",
+    "tdfs-host/src/object.rs",
+    "tdfs-host/src/state.rs",
+];
+
+/// Calls that change something.
+pub const STEP_CALLS: [&str; 19] = [
+    "fs::mkdirat(",
+    "fs::mknodat(",
+    "fs::symlinkat(",
+    "fs::linkat(",
+    "fs::unlinkat(",
+    "fs::renameat(",
+    "fs::renameat_with(",
+    "fs::ftruncate(",
+    "fs::fallocate(",
+    "fs::copy_file_range(",
+    "fs::fchmod(",
+    "fs::chmodat(",
+    "fs::chownat(",
+    "fs::utimensat(",
+    "fs::fsetxattr(",
+    "fs::setxattr(",
+    "fs::removexattr(",
+    "io::pwrite(",
+    ".write_all_at(",
+];
+
 /// Long flags of other programs that a man page or the README may name.
 pub const FOREIGN_FLAGS: [&str; 0] = [];
 

@@ -1,6 +1,6 @@
 //! Checks a file as a whole: its length, its head, its characters, what it leaves unfinished.
 
-use crate::rules::{FILE_LINES_MAX, UNFINISHED};
+use crate::rules::{FILE_LINES_MAX, STEP_CALLS, STEP_PLACES, UNFINISHED};
 use crate::tree::Source;
 
 /// A file that is too long.
@@ -39,6 +39,27 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
+/// System calls that change something and are not made through `step`.
+pub fn outside_steps(source: &Source) -> Vec<String> {
+    let is_test = source.path.contains("/tests");
+    if is_test || !STEP_PLACES.iter().any(|place| source.path.starts_with(place)) {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    for call in STEP_CALLS {
+        for (at, _) in source.code.match_indices(call) {
+            let before =
+                source.code[..at].trim_end_matches(|c: char| c.is_alphanumeric() || ":._&".contains(c));
+            let before = before.trim_end().trim_end_matches('{').trim_end();
+            if !before.ends_with("step(||") {
+                let line = source.code[..at].lines().count();
+                findings.push(format!("{}:{line}: {call}..) is not made through step(||", source.path));
+            }
+        }
+    }
+    findings
+}
+
 fn lines_with(source: &Source, what: &str, is_bad: impl Fn(&str) -> bool) -> Vec<String> {
     let lines = source.text.lines().enumerate().filter(|(_, line)| is_bad(line));
     lines.map(|(number, line)| format!("{}:{}: {what}: {}", source.path, number + 1, line.trim())).collect()
@@ -63,6 +84,15 @@ mod tests {
     #[test]
     fn other_characters_are_found_with_their_line() {
         assert_eq!(not_ascii(&Source::new("a.rs", "a\n\u{fc}\n")), ["a.rs:2: not ASCII: \u{fc}"]);
+    }
+
+    #[test]
+    fn a_change_without_a_step_is_found() {
+        let found = |text: &str| outside_steps(&Source::new("tdfs-slave/src/replay/data.rs", text)).len();
+        assert_eq!(found("let done = rustix::fs::ftruncate(&file, 0);"), 1);
+        assert_eq!(found("step(|| rustix::fs::ftruncate(&file, 0))?;"), 0);
+        assert_eq!(found("match step(|| {\n    rustix::fs::linkat(a, b)\n}) {"), 0);
+        assert_eq!(found("step(|| self.file.write_all_at(&bytes, 0))?;\nfile.write_all_at(&bytes, 0)"), 1);
     }
 
     #[test]

@@ -37,11 +37,11 @@ fn at_most_the_record_in_hand_is_in_doubt_after_a_kill() {
     noted(None, 10);
     applied.take_in_hand([5, 6]).unwrap();
     noted(Some([5, 6]), 10);
-    applied.done();
+    applied.done(7);
     noted(Some([5, 6]), 10);
     applied.take_in_hand([0, 0]).unwrap();
     noted(Some([0, 0]), 11);
-    applied.done();
+    applied.done(7);
     applied.settle().unwrap();
     noted(None, 12);
     assert_eq!(applied.position(), at(12));
@@ -53,7 +53,7 @@ fn an_opened_file_does_not_look_closed_after_a_power_cut() {
     let (mut applied, _) = Applied::open(&path, BOOT).unwrap();
     applied.reset(at(3)).unwrap();
     applied.take_in_hand([5, 6]).unwrap();
-    applied.done();
+    applied.done(7);
     applied.for_sync().advance(applied.position()).unwrap();
     applied.close().unwrap();
     let (mut applied, noted) = Applied::open(&path, BOOT).unwrap();
@@ -71,7 +71,7 @@ fn a_torn_slot_leaves_the_one_before() {
     applied.reset(at(1)).unwrap();
     for _ in 0..5 {
         applied.take_in_hand([1, 1]).unwrap();
-        applied.done();
+        applied.done(7);
     }
     let newest = SLOTS[usize::from(applied.slot.sequence % 2 == 1)];
     applied.file.write_all_at(&[0xff; 8], newest + 40).unwrap();
@@ -90,10 +90,10 @@ fn durable_is_what_was_applied_when_the_sync_began() {
     applied.reset(at(0)).unwrap();
     let sync = applied.for_sync();
     applied.take_in_hand([0, 0]).unwrap();
-    applied.done();
+    applied.done(7);
     let began = sync.applied();
     applied.take_in_hand([0, 0]).unwrap();
-    applied.done();
+    applied.done(7);
     assert_eq!(applied.durable(), Lsn::ZERO);
     assert_eq!(sync.advance(began).unwrap(), Lsn::new(1));
     // A slower sync that began earlier takes nothing back.
@@ -110,7 +110,7 @@ fn only_an_end_with_all_on_disk_is_closed() {
     let (mut applied, _) = Applied::open(&path, BOOT).unwrap();
     applied.reset(at(0)).unwrap();
     applied.take_in_hand([0, 0]).unwrap();
-    applied.done();
+    applied.done(7);
     applied.close().unwrap();
     assert!(!Applied::open(&path, BOOT).unwrap().1.closed);
     let sync = applied.for_sync();

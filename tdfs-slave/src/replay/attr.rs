@@ -8,6 +8,7 @@ use super::{InHand, Lack, Lacks};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
 use tdfs_host::object;
+use tdfs_host::step::step;
 use tdfs_wire::TreePath;
 use tdfs_wire::op::AttrOp;
 
@@ -78,7 +79,7 @@ pub fn set_mode(
             .note(Lack::SetId, &Trouble { doing: "set the mode of", path: path.clone(), errno: Errno::PERM });
     }
     // An open file takes it at once; what a path fd names is reached through /proc, at three times the cost.
-    let set = match rustix::fs::fchmod(fd, rustix::fs::Mode::from_raw_mode(carried)) {
+    let set = match step(|| rustix::fs::fchmod(fd, rustix::fs::Mode::from_raw_mode(carried))) {
         Err(Errno::BADF) => object::set_mode(fd, carried),
         done => done,
     };

@@ -4,11 +4,12 @@
 //! copy_file_range) is done by writing, in pieces, with the same outcome but for holes.
 
 use super::failure::{Failure, Step, at};
-use super::{InHand, Pass};
+use super::{InHand, Target};
 use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, Result as SysResult};
 use std::os::fd::{AsFd, BorrowedFd};
 use tdfs_host::object::{self, read_at, write_all_at};
+use tdfs_host::step::{at_once, step};
 use tdfs_wire::TreePath;
 use tdfs_wire::op::DataOp;
 
@@ -30,7 +31,7 @@ impl InHand<'_> {
             }
             DataOp::Truncate { path, size, mtime } => {
                 let file = self.target.file(path).map_err(at(Step::Content, "open", path))?;
-                rustix::fs::ftruncate(&file, *size).map_err(at(Step::Content, "truncate", path))?;
+                step(|| rustix::fs::ftruncate(&file, *size)).map_err(at(Step::Content, "truncate", path))?;
                 object::set_mtime(file.as_fd(), *mtime).map_err(at(Step::Times, "set mtime of", path))
             }
             DataOp::Allocate { path, mode, offset, len, size, mtime } => {
@@ -38,6 +39,12 @@ impl InHand<'_> {
                 let range = Range { mode: *mode, offset: *offset, len: *len, size: *size };
                 self.allocate(file.as_fd(), path, &range)?;
                 object::set_mtime(file.as_fd(), *mtime).map_err(at(Step::Times, "set mtime of", path))
+            }
+            DataOp::Copy { from, from_offset, to, to_offset, len, .. }
+                if from == to && from_offset.abs_diff(*to_offset) < *len =>
+            {
+                // No kernel copies so; done twice, it would do harm.
+                Err(Failure::diverged("copy within", to, Errno::INVAL))
             }
             DataOp::Copy { from, from_offset, to, to_offset, len, mtime } => {
                 let source = self.target.file_to_read(from).map_err(at(Step::Content, "open", from))?;
@@ -54,18 +61,12 @@ impl InHand<'_> {
 
     fn allocate(&mut self, file: BorrowedFd<'_>, path: &TreePath, range: &Range) -> Result<(), Failure> {
         let failed = at(Step::Content, "allocate in", path);
-        let shifts = range.has(FallocateFlags::COLLAPSE_RANGE) || range.has(FallocateFlags::INSERT_RANGE);
-        if shifts && matches!(self.pass, Pass::Redo(_)) {
-            // Done twice, a shift does harm. The size tells, where it can't have been done by half.
-            if !range.is_shifted_at_once(file).map_err(&failed)? {
-                return Err(Failure::diverged("redo the shift in", path, Errno::EXIST));
-            }
-            if size_of(file).map_err(&failed)? == range.size {
-                return Ok(());
-            }
+        let shifts = shifts(range.mode);
+        if shifts && self.shifted_before(file, path, range)? {
+            return Ok(());
         }
         let flags = FallocateFlags::from_bits_retain(range.mode);
-        match rustix::fs::fallocate(file, flags, range.offset, range.len) {
+        match step(|| rustix::fs::fallocate(file, flags, range.offset, range.len)) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => range.write_instead(file).map_err(&failed)?,
             Err(Errno::INVAL) if shifts => range.write_instead(file).map_err(&failed)?,
             done => done.map_err(&failed)?,
@@ -74,6 +75,53 @@ impl InHand<'_> {
             return Ok(());
         }
         Err(Failure::diverged("allocate in", path, Errno::INVAL))
+    }
+
+    /// In a redo: true if the range was collapsed or inserted. Done twice, a shift does harm: its redo asks the
+    /// size, where it can't have been done by half.
+    fn shifted_before(
+        &mut self,
+        file: BorrowedFd<'_>,
+        path: &TreePath,
+        range: &Range,
+    ) -> Result<bool, Failure> {
+        let failed = at(Step::Content, "allocate in", path);
+        let before = self.foreseen()[0];
+        if before != range.size_before() {
+            return Err(Failure::diverged("shift what follows in", path, Errno::INVAL));
+        }
+        if !self.is_redo() {
+            return Ok(false);
+        }
+        match size_of(file).map_err(&failed)? {
+            _ if !range.is_shifted_at_once(file).map_err(&failed)? => {
+                Err(Failure::diverged("redo the shift in", path, Errno::EXIST))
+            }
+            size if size == range.size => Ok(true),
+            size if size == before => Ok(false),
+            _ => Err(Failure::diverged("redo the shift in", path, Errno::INVAL)),
+        }
+    }
+}
+
+/// True if fallocate(2) with `mode` moves what lies behind the range.
+fn shifts(mode: u32) -> bool {
+    mode & (FallocateFlags::COLLAPSE_RANGE | FallocateFlags::INSERT_RANGE).bits() != 0
+}
+
+/// The size in bytes of the file that `op` shifts; 0 if it is no shift, or nothing that could be shifted is there.
+///
+/// # Errors
+/// A stall.
+pub(super) fn size_before_shift(target: &mut Target, op: &DataOp) -> Result<u64, Failure> {
+    let DataOp::Allocate { path, mode, .. } = op else { return Ok(0) };
+    if !shifts(*mode) {
+        return Ok(0);
+    }
+    let looked = target.object(path).and_then(|object| size_of(object.as_fd()));
+    match looked.map_err(at(Step::Content, "stat", path)) {
+        Err(Failure::Divergence(_)) => Ok(0),
+        looked => looked,
     }
 }
 
@@ -90,6 +138,15 @@ impl Range {
         self.mode & flag.bits() != 0
     }
 
+    /// The size in bytes that the file had before it was shifted.
+    fn size_before(&self) -> u64 {
+        if self.has(FallocateFlags::COLLAPSE_RANGE) {
+            self.size.saturating_add(self.len)
+        } else {
+            self.size.saturating_sub(self.len)
+        }
+    }
+
     /// True if a kill can't have left a collapse or insert of this range half done.
     fn is_shifted_at_once(&self, file: BorrowedFd<'_>) -> SysResult<bool> {
         let fs = rustix::fs::fstatfs(file)?;
@@ -104,7 +161,7 @@ impl Range {
         let end = self.offset.saturating_add(self.len);
         if self.has(FallocateFlags::COLLAPSE_RANGE) {
             move_down(file, end, self.offset, before.saturating_sub(end))?;
-            return rustix::fs::ftruncate(file, self.size);
+            return step(|| rustix::fs::ftruncate(file, self.size));
         }
         if self.has(FallocateFlags::INSERT_RANGE) {
             move_up(file, self.offset, end, before.saturating_sub(self.offset))?;
@@ -114,7 +171,7 @@ impl Range {
             write_zeros(file, self.offset, end.min(before).saturating_sub(self.offset))?;
         }
         // Blocks can't be reserved here; the size can be given.
-        if self.size > before { rustix::fs::ftruncate(file, self.size) } else { Ok(()) }
+        if self.size > before { step(|| rustix::fs::ftruncate(file, self.size)) } else { Ok(()) }
     }
 }
 
@@ -165,7 +222,8 @@ fn copy((from, from_offset): Place<'_>, (to, to_offset): Place<'_>, len: u64) ->
     while done < len {
         let (mut source, mut sink) = (from_offset + done, to_offset + done);
         let piece = usize::try_from((len - done).min(COPY_BYTES_MAX)).unwrap_or(PIECE_BYTES);
-        match rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut sink), piece) {
+        let piece = at_once(piece);
+        match step(|| rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut sink), piece)) {
             Ok(0) => break,
             Ok(copied) => done += copied as u64,
             Err(Errno::INTR) => {}

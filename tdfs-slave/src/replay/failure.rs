@@ -133,3 +133,46 @@ pub fn errno_name(errno: Errno) -> String {
 pub fn at(step: Step, doing: &'static str, path: &TreePath) -> impl Fn(Errno) -> Failure {
     move |errno| Failure::of(step, Trouble { doing, path: path.clone(), errno })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// DESIGN section 8: "errno classes, in one table".
+    #[test]
+    fn every_errno_has_its_class() {
+        let all = [Step::Names, Step::Node, Step::Content, Step::Owner, Step::Mode, Step::Times, Step::Xattr];
+        let class = |step, errno| {
+            let failure = Failure::of(step, Trouble { doing: "do", path: TreePath::root(), errno });
+            match failure {
+                Failure::Stall(_) => 's',
+                Failure::Divergence(_) => 'd',
+                Failure::NotCarried(_) => 'n',
+            }
+        };
+        // In the order of `all`.
+        let table = [
+            (
+                "sssssss",
+                &[Errno::NOSPC, Errno::DQUOT, Errno::IO, Errno::ROFS, Errno::MFILE, Errno::NFILE][..],
+            ),
+            (
+                "sssssss",
+                &[Errno::NOMEM, Errno::ACCESS, Errno::TXTBSY, Errno::FBIG, Errno::MLINK, Errno::BUSY],
+            ),
+            ("sssssss", &[Errno::NAMETOOLONG, Errno::INTR, Errno::AGAIN, Errno::STALE, Errno::NODATA]),
+            ("ddddddd", &[Errno::NOENT, Errno::EXIST, Errno::NOTDIR, Errno::ISDIR, Errno::NOTEMPTY]),
+            ("ddddddd", &[Errno::LOOP, Errno::XDEV]),
+            ("dndnddn", &[Errno::INVAL]),
+            ("snsnssn", &[Errno::PERM]),
+            ("snsndsn", &[Errno::OPNOTSUPP]),
+            ("ssssssn", &[Errno::TOOBIG, Errno::RANGE]),
+        ];
+        for (classes, errnos) in table {
+            for errno in errnos {
+                let found: String = all.iter().map(|step| class(*step, *errno)).collect();
+                assert_eq!(found, classes, "{}", errno_name(*errno));
+            }
+        }
+    }
+}

@@ -1,8 +1,8 @@
 //! Redoes records on the replica: the outcome that the op states, exactly, one record after the other.
 //!
 //! Called by `replica` for each record, in LSN order. The four families have their files as everywhere.
-//! Redo of the one record in doubt after a kill is harmless: a step that finds its work done looks at the
-//! other side before it believes it, and the later steps run again. Knows neither positions nor wants.
+//! Redo of the one record in doubt after a kill is harmless: a step that finds its work done compares with what
+//! was foreseen before it believes it, and the later steps run again. Knows neither positions nor wants.
 
 mod access;
 mod attr;
@@ -11,6 +11,7 @@ pub mod failure;
 mod lacks;
 mod namespace;
 pub mod target;
+mod widened;
 mod xattr;
 
 pub use access::with_access;
@@ -18,6 +19,7 @@ pub use attr::{set_mode, set_owner};
 pub use failure::{Failure, Step, Trouble, at};
 pub use lacks::{Lack, Lacks};
 pub use target::Target;
+pub use widened::Widened;
 pub use xattr::set_xattr;
 
 use tdfs_wire::op::NamespaceOp;
@@ -26,20 +28,35 @@ use tdfs_wire::{Op, TreePath};
 /// Whether a record may have been done before, wholly or in part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
-    /// It is new.
-    First,
-    /// It was in hand when the slave was killed. The inode numbers that [`foresee`] gave then.
+    /// It is new. What [`foresee`] gave.
+    First(Foreseen),
+    /// It was in hand when the slave was killed. What [`foresee`] gave then.
     Redo(Foreseen),
 }
 
-/// What must be known of the replica before a record is begun, so that its redo can tell whether it was
-/// done: the inode numbers at both paths of a rename (0: no object).
+/// What must be known of the replica before a record is begun, so that its redo can tell whether it was done,
+/// and does not take for its own what somebody else did: the inode numbers (0: no object) at the path that
+/// appears or goes, at both paths of a rename or link; the size in bytes of a file that is shifted. Else zeros.
 pub type Foreseen = [u64; 2];
 
 /// What has to be kept, with the LSN, before `op` is begun.
-pub fn foresee(target: &mut Target, op: &Op) -> Foreseen {
-    let Op::Namespace(NamespaceOp::Rename { from, to, .. }) = op else { return [0, 0] };
-    [from, to].map(|path| namespace::inode_at(target, path).unwrap_or(0))
+///
+/// # Errors
+/// A stall, where the replica can't be looked at.
+pub fn foresee(target: &mut Target, op: &Op) -> Result<Foreseen, Failure> {
+    let look = |target: &mut Target| match op {
+        Op::Namespace(NamespaceOp::Rename { from, to, .. } | NamespaceOp::Link { from, to, .. }) => {
+            Ok([namespace::inode_at(target, from)?, namespace::inode_at(target, to)?])
+        }
+        Op::Namespace(op) => op
+            .paths()
+            .into_iter()
+            .next()
+            .map_or(Ok([0, 0]), |path| namespace::inode_at(target, path).map(|inode| [inode, 0])),
+        Op::Data(op) => data::size_before_shift(target, op).map(|size| [size, 0]),
+        Op::Attr(_) | Op::Xattr(_) | Op::Check { .. } => Ok([0, 0]),
+    };
+    with_access(target, || access::objects_to_open(op), look)
 }
 
 /// Does `op` in the replica. A check has nothing to do here.
@@ -77,6 +94,11 @@ impl InHand<'_> {
     fn is_redo(&self) -> bool {
         matches!(self.pass, Pass::Redo(_))
     }
+
+    fn foreseen(&self) -> Foreseen {
+        let (Pass::First(foreseen) | Pass::Redo(foreseen)) = self.pass;
+        foreseen
+    }
 }
 
 /// The directory that holds `path`; the root for the root.
@@ -85,4 +107,4 @@ fn parent_of(path: &TreePath) -> TreePath {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,25 +2,33 @@
 //!
 //! Called by `replay::apply`. A new object starts closed (0600 or 0700), then gets owner, ACLs, mode and its
 //! own mtime; the mtimes of parents come last. Only a redo believes that something was done before, and only
-//! after looking at what is there.
+//! where what is there fits what was foreseen.
 
 use super::failure::{Failure, Step, at};
-use super::{InHand, Lack, Pass, Target, set_mode, set_owner, set_xattr};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Statx, mknodat};
+use super::{InHand, Lack, Target, set_mode, set_owner, set_xattr};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Statx};
 use rustix::io::{Errno, Result as SysResult};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use tdfs_host::object;
+use tdfs_host::step::step;
 use tdfs_wire::object::Kind;
 use tdfs_wire::op::{NamespaceOp, NewObject, Node, RenameMode};
 use tdfs_wire::{Time, TreePath};
 
 type Done = Result<(), Failure>;
 
-/// The inode number of the object `path`.
-pub(super) fn inode_at(target: &mut Target, path: &TreePath) -> SysResult<u64> {
-    let (parent, name) = target.parent(path)?;
-    Ok(object::stat_at(parent.as_fd(), name)?.stx_ino)
+/// The inode number of the object `path`; 0 where nothing can be reached by that name.
+///
+/// # Errors
+/// A stall.
+pub(super) fn inode_at(target: &mut Target, path: &TreePath) -> Result<u64, Failure> {
+    let looked =
+        target.parent(path).and_then(|(parent, name)| Ok(object::stat_at(parent.as_fd(), name)?.stx_ino));
+    match looked.map_err(at(Step::Names, "look at", path)) {
+        Err(Failure::Divergence(_)) => Ok(0),
+        looked => looked,
+    }
 }
 
 impl InHand<'_> {
@@ -46,25 +54,24 @@ impl InHand<'_> {
     fn create(&mut self, new: &NewObject, bulk: &[u8]) -> Done {
         let (parent, name) = self.parent(&new.path)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o600)) {
+        let file = match step(|| rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o600))) {
+            Ok(file) => self.target.keep_file(&new.path, file),
             Err(Errno::EXIST) if self.is_redo() => {
                 let (fd, stat) = self.made_before(&new.path, &Kind::File)?;
                 if stat.stx_size != 0 || stat.stx_nlink != 1 {
                     return Err(Failure::diverged("create", &new.path, Errno::EXIST));
                 }
-                object::reopen(fd.as_fd(), OFlags::RDWR)
+                fd // its final mode may keep even its owner from opening it
             }
-            made => made,
+            Err(errno) => return Err(at(Step::Names, "create", &new.path)(errno)),
         };
-        let file = file.map_err(at(Step::Names, "create", &new.path))?;
-        let file = self.target.keep_file(&new.path, file);
         self.finish_new(file.as_fd(), new, bulk, &Kind::File)?;
         self.touch(&parent, &new.path, new.parent_mtime)
     }
 
     fn mkdir(&mut self, new: &NewObject, bulk: &[u8]) -> Done {
         let (parent, name) = self.parent(&new.path)?;
-        let made = rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700));
+        let made = step(|| rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700)));
         let fd = self.new_object(&new.path, &Kind::Directory, Step::Names, made)?;
         if self.is_redo() {
             let names = object::list_names(fd.as_fd()).map_err(at(Step::Names, "list", &new.path))?;
@@ -84,7 +91,7 @@ impl InHand<'_> {
             Node::Char(device) => (FileType::CharacterDevice, device, Kind::Char(device)),
             Node::Block(device) => (FileType::BlockDevice, device, Kind::Block(device)),
         };
-        let made = mknodat(&parent, name, file_type, Mode::from_raw_mode(0o600), device);
+        let made = step(|| rustix::fs::mknodat(&parent, name, file_type, Mode::from_raw_mode(0o600), device));
         match self.new_object(&new.path, &kind, Step::Node, made) {
             Ok(fd) => self.finish_new(fd.as_fd(), new, bulk, &kind)?,
             Err(Failure::NotCarried(trouble)) => {
@@ -99,7 +106,7 @@ impl InHand<'_> {
     fn symlink(&mut self, new: &NewObject, content: &[u8]) -> Done {
         let (parent, name) = self.parent(&new.path)?;
         let kind = Kind::Symlink(content.to_vec());
-        let made = rustix::fs::symlinkat(content, &parent, name);
+        let made = step(|| rustix::fs::symlinkat(content, &parent, name));
         let fd = self.new_object(&new.path, &kind, Step::Names, made)?;
         self.finish_new(fd.as_fd(), new, &[], &kind)?;
         self.touch(&parent, &new.path, new.parent_mtime)
@@ -122,6 +129,9 @@ impl InHand<'_> {
 
     /// Looks whether the object that is there can be the one that the record in doubt made.
     fn made_before(&mut self, path: &TreePath, kind: &Kind) -> Result<(Arc<OwnedFd>, Statx), Failure> {
+        if self.foreseen()[0] != 0 {
+            return Err(Failure::diverged("make", path, Errno::EXIST));
+        }
         let fd = self.object(path)?;
         let stat = object::stat(fd.as_fd()).map_err(at(Step::Names, "stat", path))?;
         let found = object::kind(fd.as_fd(), &stat).map_err(at(Step::Names, "read", path))?;
@@ -148,11 +158,11 @@ impl InHand<'_> {
     fn link(&mut self, from: &TreePath, to: &TreePath, parent_mtime: Time) -> Done {
         let (from_parent, from_name) = self.parent(from)?;
         let (to_parent, to_name) = self.parent(to)?;
-        match rustix::fs::linkat(&from_parent, from_name, &to_parent, to_name, AtFlags::empty()) {
+        match step(|| rustix::fs::linkat(&from_parent, from_name, &to_parent, to_name, AtFlags::empty())) {
             Ok(()) => {}
             Err(Errno::EXIST) if self.is_redo() => {
-                let (ours, theirs) = (self.object(from)?, self.object(to)?);
-                if !object::same_object(ours, theirs).map_err(at(Step::Names, "stat", to))? {
+                let now = inode_at(self.target, to)?;
+                if self.foreseen() != [now, 0] {
                     return Err(Failure::diverged("link", to, Errno::EXIST));
                 }
             }
@@ -176,12 +186,23 @@ impl InHand<'_> {
         } else {
             self.target.drop_file(path);
         }
-        match rustix::fs::unlinkat(&parent, name, flags) {
-            Ok(()) => {}
-            Err(Errno::NOENT) if self.is_redo() => {}
-            Err(errno) => return Err(at(Step::Names, "remove", path)(errno)),
+        if !self.removed_before(path)? {
+            step(|| rustix::fs::unlinkat(&parent, name, flags)).map_err(at(Step::Names, "remove", path))?;
         }
         self.touch(&parent, path, parent_mtime)
+    }
+
+    /// In a redo: true if what was foreseen there is gone.
+    fn removed_before(&mut self, path: &TreePath) -> Result<bool, Failure> {
+        if !self.is_redo() {
+            return Ok(false);
+        }
+        match (self.foreseen()[0], inode_at(self.target, path)?) {
+            (0, _) => Err(Failure::diverged("remove", path, Errno::NOENT)),
+            (_, 0) => Ok(true),
+            (before, now) if before == now => Ok(false),
+            _ => Err(Failure::diverged("remove", path, Errno::EXIST)),
+        }
     }
 
     fn rename(&mut self, paths: [&TreePath; 2], mode: RenameMode, mtimes: [Time; 2]) -> Done {
@@ -190,8 +211,8 @@ impl InHand<'_> {
         let (to_parent, to_name) = self.parent(to)?;
         self.target.drop_at_or_below(from);
         self.target.drop_at_or_below(to);
+        self.check_two_objects(to, mode)?;
         if !self.renamed_before(paths, mode)? {
-            self.check_two_objects(paths, mode)?;
             rename_at((from_parent.as_fd(), from_name), (to_parent.as_fd(), to_name), mode).map_err(at(
                 Step::Names,
                 "rename",
@@ -203,8 +224,8 @@ impl InHand<'_> {
     }
 
     /// rename(2) between two names of one object does nothing and says so to nobody; on the master they were two.
-    fn check_two_objects(&mut self, [from, to]: [&TreePath; 2], mode: RenameMode) -> Result<(), Failure> {
-        let [from_inode, to_inode] = [from, to].map(|path| inode_at(self.target, path).unwrap_or(0));
+    fn check_two_objects(&self, to: &TreePath, mode: RenameMode) -> Result<(), Failure> {
+        let [from_inode, to_inode] = self.foreseen();
         if mode == RenameMode::Replace && from_inode != 0 && from_inode == to_inode {
             return Err(Failure::diverged("rename over another name of the same object", to, Errno::EXIST));
         }
@@ -213,8 +234,11 @@ impl InHand<'_> {
 
     /// In a redo: true if the inodes stand as they do after the rename.
     fn renamed_before(&mut self, [from, to]: [&TreePath; 2], mode: RenameMode) -> Result<bool, Failure> {
-        let Pass::Redo([from_before, to_before]) = self.pass else { return Ok(false) };
-        let now = [from, to].map(|path| inode_at(self.target, path).unwrap_or(0));
+        if !self.is_redo() {
+            return Ok(false);
+        }
+        let [from_before, to_before] = self.foreseen();
+        let now = [inode_at(self.target, from)?, inode_at(self.target, to)?];
         let after = if mode == RenameMode::Exchange { [to_before, from_before] } else { [0, from_before] };
         if from_before != 0 && now == after {
             return Ok(true);
@@ -256,10 +280,10 @@ fn rename_at(from: Place<'_>, to: Place<'_>, mode: RenameMode) -> SysResult<()> 
         RenameMode::NoReplace => RenameFlags::NOREPLACE,
         RenameMode::Exchange => RenameFlags::EXCHANGE,
     };
-    match rustix::fs::renameat_with(from.0, from.1, to.0, to.1, flags) {
+    match step(|| rustix::fs::renameat_with(from.0, from.1, to.0, to.1, flags)) {
         // File systems that don't know the flag say EINVAL; nobody else makes names here meanwhile.
         Err(Errno::INVAL) if mode == RenameMode::NoReplace => match object::stat_at(to.0, to.1) {
-            Err(Errno::NOENT) => rustix::fs::renameat(from.0, from.1, to.0, to.1),
+            Err(Errno::NOENT) => step(|| rustix::fs::renameat(from.0, from.1, to.0, to.1)),
             Err(errno) => Err(errno),
             Ok(_) => Err(Errno::EXIST),
         },

@@ -5,8 +5,9 @@
 //! or removes says so by [`Target::drop_at_or_below`], or later records would reach the wrong object.
 //! Never opens a FIFO, a socket or a device: content is reached only through what fstat calls a regular file.
 
+use crate::replay::widened::Widened;
 use lru::LruCache;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Advice, Mode, OFlags};
 use rustix::io::{Errno, Result};
 use std::io;
 use std::num::NonZeroUsize;
@@ -30,6 +31,8 @@ pub struct Target {
     root: Arc<OwnedFd>,
     dirs: LruCache<Box<[u8]>, Arc<OwnedFd>>,
     files: LruCache<Box<[u8]>, Arc<OwnedFd>>,
+    widened: Widened,
+    from_disk: bool,
 }
 
 impl Target {
@@ -49,7 +52,28 @@ impl Target {
             root: Arc::new(root),
             dirs: LruCache::new(limit(DIRS_MAX)),
             files: LruCache::new(limit(FILES_MAX)),
+            widened: Widened::default(),
+            from_disk: false,
         }
+    }
+
+    /// Notes in the file `path` what is widened, and takes over what a killed process left so.
+    ///
+    /// # Errors
+    /// When the file can't be read or made.
+    pub fn note_widened(&mut self, path: &Path) -> io::Result<()> {
+        self.widened = Widened::load(path)?;
+        Ok(())
+    }
+
+    /// What is widened at present.
+    pub(super) fn widened(&mut self) -> &mut Widened {
+        &mut self.widened
+    }
+
+    /// Whether content is to be read from the disk and not from memory, which can differ after a failed sync.
+    pub fn read_from_disk(&mut self, from_disk: bool) {
+        self.from_disk = from_disk;
     }
 
     /// The path fd of the root.
@@ -119,7 +143,7 @@ impl Target {
             return Ok(Arc::clone(file));
         }
         let object = self.object(path)?;
-        let file = Arc::new(object::reopen(object.as_fd(), OFlags::RDWR | OFlags::NOCTTY)?);
+        let file = Arc::new(self.open_file(object.as_fd(), OFlags::RDWR)?);
         self.files.put(path.as_bytes().into(), Arc::clone(&file));
         Ok(file)
     }
@@ -132,10 +156,19 @@ impl Target {
         match self.file(path) {
             Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY) => {
                 let object = self.object(path)?;
-                Ok(Arc::new(object::reopen(object.as_fd(), OFlags::RDONLY | OFlags::NOCTTY)?))
+                Ok(Arc::new(self.open_file(object.as_fd(), OFlags::RDONLY)?))
             }
             file => file,
         }
+    }
+
+    fn open_file(&self, object: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd> {
+        let file = object::reopen(object, flags | OFlags::NOCTTY)?;
+        if self.from_disk {
+            // Advice: what is dirty stays in memory, and was not lost.
+            let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+        }
+        Ok(file)
     }
 
     /// Keeps `file`, just created as `path` and open for reading and writing, for the writes that follow.

@@ -36,7 +36,8 @@ impl Tree {
     }
 
     fn apply(&mut self, op: &Op, bulk: &[u8]) -> Result<(), Failure> {
-        self.pass(op, bulk, Pass::First)
+        let foreseen = foresee(&mut self.target, op)?;
+        self.pass(op, bulk, Pass::First(foreseen))
     }
 
     fn pass(&mut self, op: &Op, bulk: &[u8], pass: Pass) -> Result<(), Failure> {
@@ -76,15 +77,15 @@ impl Tree {
     }
 }
 
-fn p(path: &str) -> TreePath {
+pub(crate) fn p(path: &str) -> TreePath {
     TreePath::new(path.as_bytes()).unwrap()
 }
 
-fn t(sec: i64) -> Time {
+pub(crate) fn t(sec: i64) -> Time {
     Time { sec, nsec: 123_456_789 }
 }
 
-fn new(path: &str, mode: u32) -> NewObject {
+pub(crate) fn new(path: &str, mode: u32) -> NewObject {
     let (mtime, parent_mtime) = (t(1000), t(2000));
     let (access_acl_bytes, default_acl_bytes) = (0, 0);
     NewObject {
@@ -99,35 +100,35 @@ fn new(path: &str, mode: u32) -> NewObject {
     }
 }
 
-fn create(path: &str) -> Op {
+pub(crate) fn create(path: &str) -> Op {
     Op::Namespace(NamespaceOp::Create(new(path, 0o644)))
 }
 
-fn mkdir(path: &str) -> Op {
+pub(crate) fn mkdir(path: &str) -> Op {
     Op::Namespace(NamespaceOp::Mkdir(new(path, 0o755)))
 }
 
-fn mknod(path: &str, node: Node) -> Op {
+pub(crate) fn mknod(path: &str, node: Node) -> Op {
     Op::Namespace(NamespaceOp::Mknod { new: new(path, 0o640), node })
 }
 
-fn symlink(path: &str, target: &str) -> Op {
+pub(crate) fn symlink(path: &str, target: &str) -> Op {
     Op::Namespace(NamespaceOp::Symlink { new: new(path, 0o777), target: target.into() })
 }
 
-fn link(from: &str, to: &str) -> Op {
+pub(crate) fn link(from: &str, to: &str) -> Op {
     Op::Namespace(NamespaceOp::Link { from: p(from), to: p(to), parent_mtime: t(3000) })
 }
 
-fn unlink(path: &str) -> Op {
+pub(crate) fn unlink(path: &str) -> Op {
     Op::Namespace(NamespaceOp::Unlink { path: p(path), parent_mtime: t(3100), links: 0 })
 }
 
-fn rmdir(path: &str) -> Op {
+pub(crate) fn rmdir(path: &str) -> Op {
     Op::Namespace(NamespaceOp::Rmdir { path: p(path), parent_mtime: t(3200) })
 }
 
-fn rename(from: &str, to: &str, mode: RenameMode) -> Op {
+pub(crate) fn rename(from: &str, to: &str, mode: RenameMode) -> Op {
     let (from_parent_mtime, to_parent_mtime) =
         (t(4000), t(if p(from).parent() == p(to).parent() { 4000 } else { 5000 }));
     Op::Namespace(NamespaceOp::Rename {
@@ -140,47 +141,47 @@ fn rename(from: &str, to: &str, mode: RenameMode) -> Op {
     })
 }
 
-fn write(path: &str, offset: u64) -> Op {
+pub(crate) fn write(path: &str, offset: u64) -> Op {
     Op::Data(DataOp::Write { path: p(path), offset, mtime: t(6000) })
 }
 
-fn truncate(path: &str, size: u64) -> Op {
+pub(crate) fn truncate(path: &str, size: u64) -> Op {
     Op::Data(DataOp::Truncate { path: p(path), size, mtime: t(6100) })
 }
 
-fn allocate(path: &str, mode: u32, offset: u64, len: u64, size: u64) -> Op {
+pub(crate) fn allocate(path: &str, mode: u32, offset: u64, len: u64, size: u64) -> Op {
     Op::Data(DataOp::Allocate { path: p(path), mode, offset, len, size, mtime: t(6200) })
 }
 
-fn copy(from: (&str, u64), to: (&str, u64), len: u64) -> Op {
+pub(crate) fn copy(from: (&str, u64), to: (&str, u64), len: u64) -> Op {
     let (from_offset, to_offset) = (from.1, to.1);
     Op::Data(DataOp::Copy { from: p(from.0), from_offset, to: p(to.0), to_offset, len, mtime: t(6300) })
 }
 
-fn mode(path: &str, mode: u32) -> Op {
+pub(crate) fn mode(path: &str, mode: u32) -> Op {
     Op::Attr(AttrOp::Mode { path: p(path), mode })
 }
 
-fn owner(path: &str, uid: u32, gid: u32, mode: u32) -> Op {
+pub(crate) fn owner(path: &str, uid: u32, gid: u32, mode: u32) -> Op {
     Op::Attr(AttrOp::Owner { path: p(path), uid, gid, mode })
 }
 
-fn times(path: &str, sec: i64) -> Op {
+pub(crate) fn times(path: &str, sec: i64) -> Op {
     Op::Attr(AttrOp::Times { path: p(path), mtime: t(sec) })
 }
 
-fn set(path: &str, name: &str) -> Op {
+pub(crate) fn set(path: &str, name: &str) -> Op {
     let name = XattrName::new(name.as_bytes()).unwrap();
     let mode = name.is_acl().then_some(0o664);
     Op::Xattr(XattrOp::Set { path: p(path), name, mode })
 }
 
-fn remove(path: &str, name: &str) -> Op {
+pub(crate) fn remove(path: &str, name: &str) -> Op {
     Op::Xattr(XattrOp::Remove { path: p(path), name: XattrName::new(name.as_bytes()).unwrap(), mode: None })
 }
 
 /// user::rw- user:7:rw- group::r-- mask::rw- other::r-- in the kernel's form.
-fn acl() -> Vec<u8> {
+pub(crate) fn acl() -> Vec<u8> {
     let mut bytes = 2u32.to_le_bytes().to_vec();
     for (tag, perm, id) in
         [(1u16, 6u16, u32::MAX), (2, 6, 7), (4, 4, u32::MAX), (0x10, 6, u32::MAX), (0x20, 4, u32::MAX)]
@@ -193,7 +194,7 @@ fn acl() -> Vec<u8> {
 }
 
 /// Says that a test needs root; true if it can't run.
-fn skip_without_root() -> bool {
+pub(crate) fn skip_without_root() -> bool {
     let user = !rustix::process::geteuid().is_root();
     if user {
         eprintln!("SKIPPED: needs root");

@@ -23,7 +23,7 @@ pub(super) fn doubt(
     let durable = Position { lsn: applied.durable(), ..applied.position() };
     match kept.standing {
         KeptStanding::New => return Ok(()),
-        KeptStanding::Equal | KeptStanding::InDoubt if durable.epoch != NO_EPOCH => {
+        KeptStanding::Equal | KeptStanding::InDoubt if durable.epoch != NO_EPOCH && is_root() => {
             info!(
                 "the machine went down: what was done in {} since record {} is compared with its master",
                 dir.display(),
@@ -32,7 +32,8 @@ pub(super) fn doubt(
             kept.standing = KeptStanding::InDoubt;
         }
         KeptStanding::Equal | KeptStanding::InDoubt => {
-            info!("{} is compared with its master as a whole: its position is lost", dir.display());
+            // Without root, directories on the way can have been opened wider at that moment.
+            info!("{} is compared with its master as a whole: the machine went down", dir.display());
             kept.standing = KeptStanding::Resyncing;
         }
         // What it wrote may be lost at equal size and mtime, and so may what was done just before it began.
@@ -45,6 +46,10 @@ pub(super) fn doubt(
         applied.reset(durable)?;
     }
     Ok(())
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 impl Replica {

@@ -1,7 +1,7 @@
 //! A slave without root's rights gets in where its own modes shut it out, and leaves no trace of that.
 
 use super::*;
-use crate::replay::{Lack, Lacks, Pass, apply};
+use crate::replay::{Lack, Lacks, Pass, apply, foresee};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -85,7 +85,8 @@ fn shut_directories_and_files_are_opened_and_shut_again() {
             Op::Attr(AttrOp::Mode { path: p("c/b"), mode: 0o200 }),
         ];
         for op in ops {
-            let done = apply(&mut target, &mut lacks, (&op, b"new"), Pass::First);
+            let foreseen = foresee(&mut target, &op).unwrap();
+            let done = apply(&mut target, &mut lacks, (&op, b"new"), Pass::First(foreseen));
             done.unwrap_or_else(|e| panic!("{op:?}: {e}"));
         }
         assert_eq!((mode_of(dir, "a"), mode_of(dir, "c")), (0o100, 0o040));
@@ -96,6 +97,25 @@ fn shut_directories_and_files_are_opened_and_shut_again() {
         assert_eq!(mode_of(dir, "c/b/f"), 0o004);
         chmod(dir, "c/b/f", 0o600);
         assert_eq!(std::fs::read(dir.join("c/b/f")).unwrap(), b"new");
+    });
+}
+
+/// What a resync does: it fills a directory that was shut, and gives it the mode that opens it.
+#[test]
+fn a_mode_that_was_given_meanwhile_is_not_taken_back() {
+    as_ordinary_owner(|| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        chmod(dir.path(), "d", 0o500);
+        let mut target = Target::open(dir.path()).unwrap();
+        let fill = |target: &mut Target| {
+            let fd = target.dir(&p("d")).map_err(at(Step::Names, "reach", &p("d")))?;
+            let made = rustix::fs::mkdirat(&fd, "new", rustix::fs::Mode::RWXU);
+            made.map_err(at(Step::Names, "make", &p("d/new")))?;
+            object::set_mode(fd.as_fd(), 0o700).map_err(at(Step::Mode, "set mode", &p("d")))
+        };
+        with_access(&mut target, || vec![p("d")], fill).unwrap();
+        assert_eq!(mode_of(dir.path(), "d"), 0o700);
     });
 }
 
@@ -112,7 +132,7 @@ fn what_rights_do_not_carry_is_left_out_and_counted() {
         let foreign = NewObject { uid: 4711, mode: 0o4755, ..new("f") };
         let device = NamespaceOp::Mknod { new: new("null"), node: tdfs_wire::op::Node::Char(0x103) };
         for op in [NamespaceOp::Create(foreign), device] {
-            apply(&mut target, &mut lacks, (&Op::Namespace(op), b""), Pass::First).unwrap();
+            apply(&mut target, &mut lacks, (&Op::Namespace(op), b""), Pass::First([0, 0])).unwrap();
         }
         // Without its owner a setuid file would give away the slave's own rights.
         assert_eq!(mode_of(dir.path(), "f"), 0o755);

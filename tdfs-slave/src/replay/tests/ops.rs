@@ -112,6 +112,19 @@ fn a_copy_of_more_than_the_source_has_is_a_divergence() {
     assert!(matches!(failure, Failure::Divergence(_)), "{failure}");
 }
 
+/// copy_file_range(2) refuses it, so no master tells of it; done twice after a kill it would do harm.
+#[test]
+fn a_copy_over_its_own_source_is_a_divergence() {
+    let mut tree = Tree::new();
+    tree.done(create("a"), b"");
+    tree.done(write("a", 0), &[7; 10_000]);
+    for to in [0, 1, 4999] {
+        let failure = tree.apply(&copy(("a", 0), ("a", to), 5000), b"").unwrap_err();
+        assert!(matches!(failure, Failure::Divergence(_)), "{failure}");
+    }
+    tree.done(copy(("a", 0), ("a", 5000), 5000), b"");
+}
+
 #[test]
 fn xattrs_and_acls_are_set_and_removed() {
     if skip_without_root() {

@@ -12,13 +12,13 @@ fn redo_of_each_op_leaves_what_the_op_left() {
     let (mut once, mut twice, mut late) = (Tree::new(), Tree::new(), Tree::new());
     for (op, bulk) in story() {
         once.done(op.clone(), &bulk);
-        let foreseen = foresee(&mut twice.target, &op);
+        let foreseen = foresee(&mut twice.target, &op).unwrap();
         twice.done(op.clone(), &bulk);
         // The process that redoes has no caches.
         twice.target.drop_all();
         let done = twice.pass(&op, &bulk, Pass::Redo(foreseen));
         done.unwrap_or_else(|e| panic!("redo of {op:?}: {e}"));
-        let foreseen = foresee(&mut late.target, &op);
+        let foreseen = foresee(&mut late.target, &op).unwrap();
         let done = late.pass(&op, &bulk, Pass::Redo(foreseen));
         done.unwrap_or_else(|e| panic!("first redo of {op:?}: {e}"));
         assert_eq!(once.picture(), twice.picture(), "done twice: {op:?}");
@@ -64,7 +64,7 @@ fn a_change_of_names_that_lacks_its_mtimes_gets_them() {
     ];
     for op in ops {
         whole.done(op.clone(), b"");
-        let foreseen = foresee(&mut part.target, &op);
+        let foreseen = foresee(&mut part.target, &op).unwrap();
         if !matches!(op, Op::Namespace(NamespaceOp::Rename { mode: RenameMode::Exchange, .. })) {
             part.done(op.clone(), b"");
         } else {
@@ -119,15 +119,21 @@ fn a_redo_does_not_take_another_object_for_its_own() {
     }
 }
 
-/// A range that was collapsed must not be collapsed twice.
+/// A range that was collapsed must not be collapsed twice; nor one in a file that was not as the master's.
 #[test]
 fn a_shift_is_never_done_twice() {
     let mut tree = Tree::new();
     tree.done(create("f"), b"");
     tree.done(write("f", 0), &[vec![1; 4096], vec![2; 4096], vec![3; 4096]].concat());
     let collapse = allocate("f", 8, 0, 4096, 8192);
+    let foreseen = foresee(&mut tree.target, &collapse).unwrap();
+    assert_eq!(foreseen, [12288, 0]);
     tree.done(collapse.clone(), b"");
-    let redone = tree.pass(&collapse, b"", Pass::Redo([0, 0]));
+    let redone = tree.pass(&collapse, b"", Pass::Redo(foreseen));
     assert!(matches!(redone, Ok(()) | Err(Failure::Divergence(_))), "{redone:?}");
+    for pass in [Pass::First([16384, 0]), Pass::Redo([16384, 0])] {
+        let redone = tree.pass(&collapse, b"", pass);
+        assert!(matches!(redone, Err(Failure::Divergence(_))), "{redone:?}");
+    }
     assert_eq!(std::fs::read(tree.path("f")).unwrap(), [vec![2; 4096], vec![3; 4096]].concat());
 }
