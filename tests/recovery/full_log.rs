@@ -5,7 +5,9 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use harness::Cluster;
+use harness::cluster::ClusterPaths;
+use harness::ops::{Names, Writers};
+use harness::{Cluster, rng};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::{SOON, cluster};
@@ -20,10 +22,7 @@ impl Scene {
     fn new() -> Self {
         let cluster = cluster()
             .network(1)
-            .prepare(|paths| {
-                fs::create_dir_all(&paths.state).unwrap();
-                mount("tmpfs", &paths.state, "tmpfs", MountFlags::empty(), Some(c"size=16m")).unwrap();
-            })
+            .prepare(small_state)
             .expect_log("No space left on device")
             .expect_log("could not be recorded")
             .expect_log("epoch 2 has begun")
@@ -71,13 +70,18 @@ impl Scene {
     }
 }
 
+fn small_state(paths: &ClusterPaths) {
+    fs::create_dir_all(&paths.state).unwrap();
+    mount("tmpfs", &paths.state, "tmpfs", MountFlags::empty(), Some(c"size=16m")).unwrap();
+}
+
 fn number(cluster: &Cluster) -> u64 {
     cluster.status().epoch.as_u64().unwrap()
 }
 
 /// Takes all the space there is.
 fn fill(path: &Path) {
-    let mut filler = File::create(path).unwrap();
+    let mut filler = File::options().create(true).append(true).open(path).unwrap();
     for piece in [vec![1; 1 << 16], vec![1; 4096]] {
         while filler.write_all(&piece).is_ok() {}
     }
@@ -110,4 +114,36 @@ fn a_kill_with_a_full_log_ends_the_epoch() {
     fs::remove_file(&scene.filler).unwrap();
     scene.cluster.start_master();
     scene.end();
+}
+
+/// Epoch after epoch ends while threads write and two slaves are at different places: none gets a record or an
+/// answer of the wrong one.
+#[test]
+fn epochs_end_under_load() {
+    let expected = ["No space left on device", "has begun", "could not be recorded", "will be compared"];
+    let mut cluster = cluster().network(2).prepare(small_state);
+    for part in expected {
+        cluster = cluster.expect_log(part);
+    }
+    let mut cluster = cluster.start();
+    let names = Names::few(12, 4);
+    let running = Writers::start(cluster.mount(), &names, rng::run_seed(), 3, None);
+    let filler = cluster.paths.state.join("filler");
+    for _ in 0..if harness::long_form() { 20 } else { 4 } {
+        let before = number(&cluster);
+        harness::eventually(SOON, "the epoch ends", || {
+            fill(&filler);
+            cluster.status().last_error.is_some() || number(&cluster) > before
+        });
+        fs::remove_file(&filler).unwrap();
+        harness::eventually(SOON, "the next epoch begins", || number(&cluster) > before);
+    }
+    running.stop();
+    cluster.wait();
+    cluster.assert_equal();
+    let divergences: Vec<u64> = cluster.status().slaves.iter().map(|slave| slave.divergences).collect();
+    assert_eq!(divergences, [0, 0]);
+    cluster.master.stop();
+    unmount(&cluster.paths.state, UnmountFlags::empty()).unwrap();
+    cluster.stop();
 }
