@@ -100,8 +100,10 @@ impl Identity {
             Some(parts) => parts,
             None => {
                 let epoch = stored.branch(None)?;
-                let slots = Slots::begin(state, epoch)?;
-                (Log::create(&directory(state), epoch, Options::default()).context("begin the log")?, slots)
+                // The log first: where the disk is full, the old segments may be what fills it.
+                let log =
+                    Log::create(&directory(state), epoch, Options::default()).context("begin the log")?;
+                (log, Slots::begin(state, epoch)?)
             }
         };
         stored.boot = boot;
