@@ -27,7 +27,9 @@ use tdfs_host::control::Control;
 use tdfs_host::daemon::{StopSignals, init_log, prepare_process};
 use tdfs_host::root::Root;
 use tdfs_host::state::StateDir;
+use tdfs_wire::Position;
 use tdfs_wire::frame::Codec;
+use tdfs_wire::log::Extent;
 use tokio::sync::oneshot;
 
 /// How long slaves may take at the end to apply what they lack.
@@ -189,7 +191,7 @@ impl Daemon {
         let ship = Ship::start(ship::Config {
             log: Arc::clone(identity.log()),
             filesystem: identity.filesystem(),
-            lineage: identity.lineage().to_vec(),
+            lineage: identity.lineage(),
             slaves,
             codec,
             nodelay: !serve.nagle,
@@ -287,7 +289,7 @@ impl Daemon {
             let found = this.passthrough.lost().wait_until_found(DRAIN_MAX);
             this.passthrough.lost().close();
             std::mem::forget(this.passthrough.commit().order().exclusive());
-            found
+            found && this.passthrough.commit().trouble().is_none()
         });
         match tokio::time::timeout(2 * DRAIN_MAX, closed).await {
             Ok(Ok(true)) => true,
@@ -307,27 +309,58 @@ impl Daemon {
         self.barrier.pass(self.mount.mountpoint(), WRITE_BACK_MAX)
     }
 
-    /// Once a second: tree and log go to the disk, and slaves hear up to where.
+    /// Once a second: tree and log go to the disk, and slaves hear up to where. A log that has failed is replaced
+    /// by that of a new epoch.
     async fn sync_often(self: Arc<Self>) {
         let mut synced = None;
+        let mut complaint = None;
         loop {
             tokio::time::sleep(SYNC_INTERVAL).await;
-            if synced == Some(self.identity.log().head()) {
+            if self.passthrough.commit().trouble().is_some() {
+                let this = Arc::clone(&self);
+                match tokio::task::spawn_blocking(move || this.begin_epoch()).await {
+                    Ok(Ok(())) => complaint = None,
+                    Ok(Err(e)) => {
+                        let why = format!("begin a new epoch: {e:#}; trying again");
+                        if complaint.as_ref() != Some(&why) {
+                            tracing::error!("{why}");
+                        }
+                        complaint = Some(why);
+                    }
+                    Err(_) => return, // the runtime ends
+                }
+                continue;
+            }
+            let now = self.identity.log().extent();
+            if synced == Some((now.epoch, now.head)) {
                 continue;
             }
             let this = Arc::clone(&self);
             let done = tokio::task::spawn_blocking(move || {
-                let head = this.identity.log().head();
+                let Extent { epoch, head, .. } = this.identity.log().extent();
                 rustix::fs::syncfs(&this.directory)?;
                 this.identity.log().sync()?;
-                this.ship.set_durable(head);
-                anyhow::Ok(head)
+                this.ship.set_durable(Position { epoch, lsn: head });
+                anyhow::Ok((epoch, head))
             });
             match done.await {
-                Ok(Ok(head)) => synced = Some(head),
+                Ok(Ok(done)) => synced = Some(done),
                 Ok(Err(e)) => tracing::error!("sync tree and log: {e:#}"),
                 Err(_) => return, // the runtime ends
             }
         }
+    }
+
+    /// Replaces a log that could not take a record.
+    fn begin_epoch(&self) -> anyhow::Result<()> {
+        let next = self.identity.prepare_epoch(&self.state)?;
+        self.ship.expect_epoch(self.identity.lineage());
+        self.passthrough.commit().begin_epoch(next);
+        self.ship.epoch_began();
+        let number = self.identity.log().epoch().number;
+        tracing::warn!(
+            "epoch {number} has begun: changes are recorded again, slaves are made equal by resync"
+        );
+        Ok(())
     }
 }

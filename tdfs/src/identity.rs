@@ -5,13 +5,14 @@
 
 use crate::commit::{Found, Slots};
 use anyhow::Context;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tdfs_host::cli::WrongUse;
 use tdfs_host::root::Root;
 use tdfs_host::state::StateDir;
-use tdfs_wire::log::{Log, LogError, Options};
+use tdfs_wire::log::{Log, LogError, NextEpoch, Options};
 use tdfs_wire::message::{Branch, LINEAGE_MAX};
 use tdfs_wire::{Epoch, Id, Position};
 
@@ -70,7 +71,7 @@ impl Accepted {
 
 /// The filesystem's identity and its open log.
 pub struct Identity {
-    stored: Stored,
+    stored: Mutex<Stored>,
     log: Arc<Log>,
 }
 
@@ -99,25 +100,40 @@ impl Identity {
             Some(parts) => parts,
             None => {
                 let epoch = stored.branch(None)?;
-                let slots = Slots::begin(state, epoch)?;
-                (Log::create(&directory(state), epoch, Options::default()).context("begin the log")?, slots)
+                // The log first: where the disk is full, the old segments may be what fills it.
+                let log =
+                    Log::create(&directory(state), epoch, Options::default()).context("begin the log")?;
+                (log, Slots::begin(state, epoch)?)
             }
         };
         stored.boot = boot;
         stored.clean = false;
         stored.root = Some(accepted.root);
         state.write(FILE, &stored)?;
-        Ok((Identity { stored, log: Arc::new(log) }, slots))
+        Ok((Identity { stored: Mutex::new(stored), log: Arc::new(log) }, slots))
     }
 
     /// The filesystem's id.
     pub fn filesystem(&self) -> Id {
-        self.stored.filesystem
+        self.stored.lock().filesystem
     }
 
     /// Its epochs, the present one last.
-    pub fn lineage(&self) -> &[Branch] {
-        &self.stored.lineage
+    pub fn lineage(&self) -> Vec<Branch> {
+        self.stored.lock().lineage.clone()
+    }
+
+    /// Makes the log of a new epoch, and notes that epoch durably; what is left is to go over to it. A kill before
+    /// that begins another one: the slots are still the old one's.
+    ///
+    /// # Errors
+    /// When there is no room still, or the disk fails.
+    pub fn prepare_epoch(&self, state: &StateDir) -> anyhow::Result<NextEpoch> {
+        let mut stored = self.stored.lock().clone();
+        let next = self.log.prepare(stored.branch(None)?)?;
+        state.write(FILE, &stored)?;
+        *self.stored.lock() = stored;
+        Ok(next)
     }
 
     /// The log of the present epoch.
@@ -128,9 +144,12 @@ impl Identity {
     /// Notes durably that tdfs ended by itself; if `proven`, with every change in the log and on the disk. If
     /// not, the next start begins a new epoch.
     pub fn mark_ended(&self, state: &StateDir, proven: bool) -> anyhow::Result<()> {
-        self.log.sync().context("sync the log")?;
-        let boot = if proven { self.stored.boot.clone() } else { String::new() };
-        state.write(FILE, &Stored { clean: proven, boot, ..self.stored.clone() })?;
+        if proven {
+            self.log.sync().context("sync the log")?;
+        }
+        let stored = self.stored.lock().clone();
+        let boot = if proven { stored.boot.clone() } else { String::new() };
+        state.write(FILE, &Stored { clean: proven, boot, ..stored })?;
         Ok(())
     }
 }

@@ -25,6 +25,9 @@ pub struct Status {
     pub epoch: u64,
     /// Newest record of the log.
     pub head: u64,
+    /// Why changes are not recorded at present: the log can't be written, all slaves need a resync.
+    #[serde(default)]
+    pub last_error: Option<String>,
     /// Who could reach below the mount when it was made; what they write there is not seen.
     pub below_mount: Vec<String>,
     /// All slaves.
@@ -36,6 +39,9 @@ impl fmt::Display for Status {
         writeln!(f, "directory   {}", self.directory.display())?;
         writeln!(f, "mountpoint  {}", self.mountpoint.display())?;
         writeln!(f, "position    record {} of epoch {}", self.head, self.epoch)?;
+        if let Some(why) = &self.last_error {
+            writeln!(f, "error       {why}")?;
+        }
         for who in &self.below_mount {
             writeln!(f, "below the mount: {who}")?;
         }

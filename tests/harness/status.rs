@@ -12,6 +12,8 @@ pub struct Status {
     pub epoch: serde_json::Value,
     /// LSN of the newest appended record.
     pub head: u64,
+    /// Why changes are not recorded at present.
+    pub last_error: Option<String>,
     /// In the order of `-c`.
     pub slaves: Vec<SlaveStatus>,
 }

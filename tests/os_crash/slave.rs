@@ -20,7 +20,7 @@ fn disk(paths: &ClusterPaths) -> CrashDisk {
 /// log allows": of what lies there for long nothing is read or sent.
 fn goes_down(kind: &str, cluster: ClusterBuilder) {
     let seed = harness::rng::run_seed();
-    let cluster = cluster.network(1).expect_log("stalled").expect_log("make the replica durable");
+    let cluster = cluster.network(1).expect_log("stalled").expect_log("os error 5");
     let mut cluster = cluster.start();
     let disk = disk(&cluster.paths);
     plant_quiet(cluster.mount(), &mut Rng::part(seed, 0));

@@ -174,3 +174,31 @@ fn a_kill_while_it_is_found_out_loses_nothing_either() {
     assert_eq!(standing(&cluster), before);
     cluster.finish();
 }
+
+/// DESIGN section 4, of a write to a file that has links but no name known here: "the inode is noted durably, a walk of
+/// the tree finds a name, then the object is checked on all slaves".
+#[test]
+fn a_kill_forgets_no_lost_object() {
+    let mut cluster = settled();
+    for number in 1..=3 {
+        let name = |of: &str| cluster.mount().join(format!("{of}{number}"));
+        fs::write(name("known"), [1; 10_000]).unwrap();
+        fs::hard_link(name("known"), name("unknown")).unwrap();
+        cluster.wait();
+        let (known, unknown) = (name("known"), name("unknown"));
+        // A tdfs that has never been asked for the second name.
+        cluster.master.stop();
+        cluster.start_master();
+        let open = File::options().write(true).open(&known).unwrap();
+        fs::remove_file(&known).unwrap();
+        cluster.wait();
+        fs::write(cluster.master.crash_file(), number.to_string()).unwrap();
+        assert!(open.write_all_at(&[2; 10_000], 0).is_err());
+        assert!(cluster.master.wait_end(SOON).is_some(), "the master kills itself");
+        cluster.start_master();
+        cluster.wait();
+        cluster.assert_equal();
+        assert_eq!(fs::read(unknown).unwrap()[0], if number == 1 { 1 } else { 2 });
+    }
+    cluster.finish();
+}

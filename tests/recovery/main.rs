@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a failure is a panic")]
 
 mod crash_points;
+mod full_log;
 
 use std::time::Duration;
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a failure is a panic")]
 
 mod adopt;
+mod restored;
 mod roots;
 
 use std::fs;

@@ -6,9 +6,10 @@ use super::scan::{self, damaged, read_error, take_run};
 use super::segment::Segment;
 use super::storage::{StorageFile, read_exact_at};
 use super::{Log, LogError, Shared};
-use crate::Lsn;
 use crate::record::{RECORD_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader};
+use crate::{Epoch, Lsn};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Whole records one after the other, as they stand in the log and go into a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,13 +44,17 @@ impl Log {
     /// A cursor that begins with the record after `after`.
     ///
     /// # Errors
-    /// [`LogError::Gone`] if that record is no longer held, [`LogError::Ahead`] if `after` is not appended yet.
+    /// [`LogError::Gone`] if that record is no longer held, [`LogError::Ahead`] if `after` is not appended yet,
+    /// [`LogError::Over`] if the epoch has ended.
     pub fn cursor(&self, after: Lsn) -> Result<Cursor, LogError> {
-        let head = self.head();
+        let shared = self.shared();
+        if shared.is_over.load(Ordering::Acquire) {
+            return Err(LogError::Over);
+        }
+        let head = shared.head();
         if after > head {
             return Err(LogError::Ahead { head });
         }
-        let shared = Arc::clone(&self.shared);
         let (segment, file) = shared.enter_next(after)?;
         let offset = scan::locate(&segment, &*file, after.next())?;
         Ok(Cursor { shared, segment, file, offset, position: after })
@@ -66,6 +71,11 @@ impl Shared {
 }
 
 impl Cursor {
+    /// The epoch that it reads.
+    pub fn epoch(&self) -> Epoch {
+        self.shared.epoch
+    }
+
     /// The last record that was read; at first what the cursor was made with.
     pub fn position(&self) -> Lsn {
         self.position
@@ -76,8 +86,12 @@ impl Cursor {
     ///
     /// # Errors
     /// [`LogError::Gone`] if retention has passed the position and the segment it was in is read to its end.
-    /// [`LogError::Damaged`] if the file is not what was appended. The position stays.
+    /// [`LogError::Over`] if the epoch has ended. [`LogError::Damaged`] if the file is not what was appended.
+    /// The position stays.
     pub fn read(&mut self, up_to: Lsn, bytes_max: usize) -> Result<Option<Batch>, LogError> {
+        if self.shared.is_over.load(Ordering::Acquire) {
+            return Err(LogError::Over);
+        }
         // The head first: then `last` and `end` of the segment are at least as new.
         let up_to = up_to.min(self.shared.head());
         if self.position >= up_to {

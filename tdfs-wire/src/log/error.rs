@@ -45,6 +45,9 @@ pub enum LogError {
         /// The first LSN that is held.
         oldest: Lsn,
     },
+    /// The epoch has ended, and its segments are gone: another one begins.
+    #[error("the epoch has ended")]
+    Over,
     /// That position lies in the future.
     #[error("the log ends at LSN {head}")]
     Ahead {

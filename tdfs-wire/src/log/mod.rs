@@ -1,4 +1,4 @@
-//! The log: all records of one epoch in LSN order, on disk in segments, read by many cursors.
+//! The log: all records of the present epoch in LSN order, on disk in segments, read by many cursors.
 //!
 //! Owned by the master's daemon; `commit` alone appends, each slave's task reads with a cursor of its own,
 //! and retention deletes what every slave has made durable. Nobody else opens segment files.
@@ -14,6 +14,7 @@
 //! Locks, in this order: `syncing` | `retaining`, `writer`, `segments`.
 
 mod cursor;
+mod epoch;
 mod error;
 mod recovery;
 mod retention;
@@ -23,6 +24,7 @@ mod storage;
 mod writer;
 
 pub use cursor::{Batch, Cursor};
+pub use epoch::{Extent, NextEpoch};
 pub use error::LogError;
 pub use segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 pub use storage::{FileStorage, Storage, StorageFile};
@@ -36,7 +38,7 @@ use segment::{RECORDS_BEGIN, Segment};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use writer::Writer;
 
 /// Called after each append. Keep it cheap: it is part of every change of the tree.
@@ -70,9 +72,10 @@ pub struct Recovered {
     pub cut_bytes: u64,
 }
 
-/// The log of one epoch. Shared by `Arc`; all of its functions can be called from any thread.
+/// The log of one epoch, and then of the next (`epoch`). Shared by `Arc`; all of its functions can be called from any
+/// thread.
 pub struct Log {
-    shared: Arc<Shared>,
+    shared: RwLock<Arc<Shared>>,
     waker: RwLock<Option<Waker>>,
     /// What is still to be removed, see `retention`.
     retaining: Mutex<VecDeque<String>>,
@@ -81,7 +84,9 @@ pub struct Log {
 
 /// What cursors share with the log.
 struct Shared {
-    storage: Box<dyn Storage>,
+    storage: Arc<dyn Storage>,
+    /// The epoch has ended: its segments are gone, nobody reads here any more.
+    is_over: AtomicBool,
     epoch: Epoch,
     options: Options,
     /// Stored (release) when a record is whole in its file and known to its segment.
@@ -97,9 +102,16 @@ struct Shared {
 /// How far the log is durable.
 #[derive(Debug)]
 struct Synced {
+    epoch: Epoch,
     up_to: Lsn,
     /// An fsync failed once: the kernel has dropped what it could not write, a later success proves nothing.
     failed: bool,
+}
+
+impl Synced {
+    fn none(epoch: Epoch) -> Synced {
+        Synced { epoch, up_to: Lsn::ZERO, failed: false }
+    }
 }
 
 impl Log {
@@ -130,7 +142,7 @@ impl Log {
         options: Options,
     ) -> Result<(Log, Recovered), LogError> {
         let (parts, cut_bytes) = recovery::recover(&*storage, epoch, options)?;
-        let log = Log::from_parts(storage, epoch, options, parts);
+        let log = Log::from_shared(Shared::new(storage.into(), epoch, options, parts));
         let recovered = Recovered { head: log.head(), oldest: log.oldest(), cut_bytes };
         Ok((log, recovered))
     }
@@ -138,50 +150,52 @@ impl Log {
     /// [`Log::create`] in any storage.
     pub fn create_in(storage: Box<dyn Storage>, epoch: Epoch, options: Options) -> Result<Log, LogError> {
         let parts = recovery::begin(&*storage, epoch, options)?;
-        Ok(Log::from_parts(storage, epoch, options, parts))
+        Ok(Log::from_shared(Shared::new(storage.into(), epoch, options, parts)))
     }
 
-    fn from_parts(storage: Box<dyn Storage>, epoch: Epoch, options: Options, parts: recovery::Parts) -> Log {
-        let recovery::Parts { segments, writer } = parts;
-        let head = AtomicU64::new(writer.head().get());
-        let (segments, writer) = (RwLock::new(segments), Mutex::new(writer));
-        let shared = Shared { storage, epoch, options, head, room: AtomicI64::new(0), segments, writer };
+    fn from_shared(shared: Shared) -> Log {
+        let epoch = shared.epoch;
         Log {
-            shared: Arc::new(shared),
+            shared: RwLock::new(Arc::new(shared)),
             waker: RwLock::new(None),
             retaining: Mutex::new(VecDeque::new()),
-            syncing: Mutex::new(Synced { up_to: Lsn::ZERO, failed: false }),
+            syncing: Mutex::new(Synced::none(epoch)),
         }
     }
 
     /// The history that the records belong to.
     pub fn epoch(&self) -> Epoch {
-        self.shared.epoch
+        self.shared.read().epoch
+    }
+
+    fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared.read())
     }
 
     /// The newest record. All records up to it can be read by cursors. One atomic load.
     pub fn head(&self) -> Lsn {
-        self.shared.head()
+        self.shared.read().head()
     }
 
     /// The first record that a new cursor can read; `head + 1` when none is held.
     pub fn oldest(&self) -> Lsn {
-        self.shared.oldest()
+        self.shared.read().oldest()
     }
 
     /// Bytes of all segments held.
     pub fn bytes(&self) -> u64 {
-        self.shared.segments.read().iter().map(|segment| segment.end()).sum()
+        self.shared().segments.read().iter().map(|segment| segment.end()).sum()
     }
 
     /// Bytes of the records after `lsn` that are held. Reads less than 64 KiB; if that fails, the result is
     /// up to 64 KiB too large.
     pub fn bytes_after(&self, lsn: Lsn) -> u64 {
-        if lsn >= self.head() {
+        let shared = self.shared();
+        if lsn >= shared.head() {
             return 0;
         }
-        let next = lsn.next().max(self.oldest());
-        let Some((segment, file)) = self.shared.enter(next) else {
+        let next = lsn.next().max(shared.oldest());
+        let Some((segment, file)) = shared.enter(next) else {
             return 0;
         };
         let point = || segment.point(next).map_or(RECORDS_BEGIN, |point| point.offset);
@@ -189,7 +203,7 @@ impl Log {
             |_| point(),
             |file| scan::locate(&segment, &*file, next).unwrap_or_else(|_| point()),
         );
-        let segments = self.shared.segments.read();
+        let segments = shared.segments.read();
         let later = segments.iter().filter(|other| other.first > segment.first);
         segment.end().saturating_sub(offset) + later.map(|other| other.end() - RECORDS_BEGIN).sum::<u64>()
     }
@@ -208,10 +222,11 @@ impl Log {
 
     /// The header of a record that is held, and the segment it is in.
     fn header_of(&self, lsn: Lsn) -> Option<(Arc<Segment>, Result<RecordHeader, LogError>)> {
-        if lsn > self.head() || lsn < self.oldest() {
+        let shared = self.shared();
+        if lsn > shared.head() || lsn < shared.oldest() {
             return None;
         }
-        let (segment, file) = self.shared.enter(lsn)?;
+        let (segment, file) = shared.enter(lsn)?;
         let header = file.and_then(|file| {
             let offset = scan::locate(&segment, &*file, lsn)?;
             scan::header_at(&segment, &*file, offset)
@@ -231,14 +246,18 @@ impl Log {
     /// When an fsync failed, now or ever before: then nobody can say what is on the disk.
     pub fn sync(&self) -> Result<Lsn, LogError> {
         let mut synced = self.syncing.lock();
+        let shared = self.shared();
+        if synced.epoch != shared.epoch {
+            *synced = Synced::none(shared.epoch);
+        }
         if synced.failed {
             return Err(LogError::Broken);
         }
-        let head = self.head();
+        let head = shared.head();
         if head == synced.up_to {
             return Ok(head);
         }
-        let done = self.shared.sync_segments(synced.up_to);
+        let done = shared.sync_segments(synced.up_to);
         match done {
             Ok(()) => synced.up_to = head,
             Err(_) => synced.failed = true,
@@ -248,6 +267,20 @@ impl Log {
 }
 
 impl Shared {
+    fn new(storage: Arc<dyn Storage>, epoch: Epoch, options: Options, parts: recovery::Parts) -> Shared {
+        let recovery::Parts { segments, writer } = parts;
+        Shared {
+            storage,
+            is_over: AtomicBool::new(false),
+            epoch,
+            options,
+            head: AtomicU64::new(writer.head().get()),
+            room: AtomicI64::new(0),
+            segments: RwLock::new(segments),
+            writer: Mutex::new(writer),
+        }
+    }
+
     fn head(&self) -> Lsn {
         Lsn::new(self.head.load(Ordering::Acquire))
     }

@@ -33,6 +33,14 @@ struct Found {
     header: Option<Result<SegmentHeader, LogError>>,
 }
 
+/// Removes all segments of any epoch by their names alone: what can't be read can be removed all the same.
+pub(super) fn remove_all(storage: &dyn Storage) -> Result<(), LogError> {
+    let names = storage.list().map_err(io_error("list the directory of", "."))?;
+    let mut segments: Vec<_> = names.iter().filter(|name| segment::parse_name(name).is_some()).collect();
+    segments.sort();
+    segments.into_iter().try_for_each(|name| remove(storage, name))
+}
+
 /// Removes all segments and makes the first one of `epoch`.
 pub(super) fn begin(storage: &dyn Storage, epoch: Epoch, options: Options) -> Result<Parts, LogError> {
     // In order, so that after a kill in the midst of it the old epoch has lost its oldest records only.

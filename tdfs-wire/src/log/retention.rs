@@ -17,14 +17,15 @@ impl Log {
         // Names are removed outside of the segments' lock (it takes milliseconds) and strictly in order:
         // what a kill leaves behind has no hole.
         let mut doomed = self.retaining.lock();
+        let shared = self.shared();
         {
-            let mut segments = self.shared.segments.write();
+            let mut segments = shared.segments.write();
             while segments.len() > 1 && segments[0].last() <= floor {
                 doomed.extend(segments.pop_front().map(|segment| segment.name.clone()));
             }
         }
         while let Some(name) = doomed.front() {
-            self.shared.storage.remove(name).map_err(io_error("remove", name))?;
+            shared.storage.remove(name).map_err(io_error("remove", name))?;
             doomed.pop_front();
         }
         Ok(())
@@ -32,7 +33,8 @@ impl Log {
 
     /// The last record that [`Log::retain`] would delete with this floor; `oldest - 1` if none.
     pub fn deletable(&self, floor: Lsn) -> Lsn {
-        let segments = self.shared.segments.read();
+        let shared = self.shared();
+        let segments = shared.segments.read();
         let sealed = segments.iter().take(segments.len().saturating_sub(1));
         let doomed = sealed.take_while(|segment| segment.last() <= floor).last();
         doomed.map_or_else(
@@ -41,24 +43,12 @@ impl Log {
         )
     }
 
-    /// Removes all there is, so that the next start can't take it for the whole history: for a change that
-    /// happened and can't be recorded. What can't be removed is left; nobody may append any more.
-    pub fn abandon(&self) {
-        let _retaining = self.retaining.lock();
-        let names: Vec<_> =
-            self.shared.segments.read().iter().rev().map(|segment| segment.name.clone()).collect();
-        for name in names {
-            if let Err(e) = self.shared.storage.remove(&name) {
-                tracing::error!("remove segment {name} of an abandoned log: {e}");
-            }
-        }
-    }
-
     /// The lowest floor for [`Log::retain`] that leaves at most `bytes_max` bytes; `oldest - 1` if no more than
     /// that is held. A slave that has not got all records up to it can't be served from a log of that
     /// size. The active segment always stays, so the result can leave more.
     pub fn floor_within(&self, bytes_max: u64) -> Lsn {
-        let segments = self.shared.segments.read();
+        let shared = self.shared();
+        let segments = shared.segments.read();
         let mut bytes: u64 = segments.iter().map(|segment| segment.end()).sum();
         let mut floor = segments.front().map_or(Lsn::ZERO, |segment| segment.first.prev());
         for segment in segments.iter().take(segments.len().saturating_sub(1)) {

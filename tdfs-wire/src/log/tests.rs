@@ -2,13 +2,14 @@
 
 mod concurrent;
 mod damage;
+mod epoch;
 mod faulty;
 mod full;
 mod held;
 mod model;
 mod rng;
 
-use super::{Cursor, Log, LogError, Options, Recovered};
+use super::{Cursor, Extent, Log, LogError, Options, Recovered};
 use crate::op::{AttrOp, DataOp, Op};
 use crate::record::{Draft, Record};
 use crate::{Epoch, Id, Lsn, Time, TreePath};

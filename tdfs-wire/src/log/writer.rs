@@ -18,12 +18,12 @@ const PREALLOCATE_BYTES: u64 = 4 << 20;
 
 /// Space in the log for one record. Dropped unused, it gives the space back.
 #[must_use]
-pub struct Reservation<'a> {
-    shared: &'a Shared,
+pub struct Reservation {
+    shared: Arc<Shared>,
     bytes: i64,
 }
 
-impl Drop for Reservation<'_> {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.shared.room.fetch_add(self.bytes, Ordering::Relaxed);
     }
@@ -50,12 +50,8 @@ impl Log {
     /// # Errors
     /// When there is no space: see [`LogError::is_no_space`]. [`LogError::Broken`] once an append could not
     /// be taken back.
-    pub fn reserve(&self, bytes: usize) -> Result<Reservation<'_>, LogError> {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        if !self.shared.take_room(bytes) {
-            self.shared.make_room(bytes)?;
-        }
-        Ok(Reservation { shared: &self.shared, bytes })
+    pub fn reserve(&self, bytes: usize) -> Result<Reservation, LogError> {
+        self.shared().reserve(bytes)
     }
 
     /// Appends the record: gives it the next LSN and `time_ns` (nanoseconds since 1970), writes it, moves the
@@ -67,15 +63,16 @@ impl Log {
     /// fail with [`LogError::Broken`].
     pub fn append(
         &self,
-        reservation: Reservation<'_>,
+        reservation: Reservation,
         draft: &mut Draft<'_>,
         time_ns: i64,
     ) -> Result<Lsn, LogError> {
+        let shared = Arc::clone(&reservation.shared);
         let lsn = {
-            let mut writer = self.shared.writer.lock();
-            let lsn = writer.append(&self.shared, draft, time_ns)?;
+            let mut writer = shared.writer.lock();
+            let lsn = writer.append(&shared, draft, time_ns)?;
             drop(reservation);
-            self.shared.head.store(lsn.get(), Ordering::Release);
+            shared.head.store(lsn.get(), Ordering::Release);
             lsn
         };
         if let Some(wake) = &*self.waker.read() {
@@ -86,6 +83,14 @@ impl Log {
 }
 
 impl Shared {
+    pub(super) fn reserve(self: Arc<Shared>, bytes: usize) -> Result<Reservation, LogError> {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        if !self.take_room(bytes) {
+            self.make_room(bytes)?;
+        }
+        Ok(Reservation { shared: self, bytes })
+    }
+
     fn take_room(&self, bytes: i64) -> bool {
         let less = |room: i64| room.checked_sub(bytes).filter(|&left| left >= 0);
         self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()

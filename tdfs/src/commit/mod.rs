@@ -19,11 +19,13 @@ pub use intent::{Attribute, Intent};
 pub use order::{Order, Reading, TreeExclusive, TreeShared, Turn};
 pub use slots::{Found, Slots, Unfinished};
 
-use rustix::io::{Errno, Result};
+use parking_lot::Mutex;
+use rustix::io::Result;
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tdfs_wire::log::{Log, LogError, Reservation};
+use tdfs_wire::log::{Log, LogError, NextEpoch, Reservation};
 use tdfs_wire::record::{Draft, RECORD_HEADER_BYTES, Record};
 use tdfs_wire::{Lsn, Op};
 
@@ -58,12 +60,21 @@ pub struct Commit {
     order: Order,
     log: Arc<Log>,
     slots: Slots,
+    /// Why the epoch is over, while it is: a change has happened that could not be recorded.
+    over: Mutex<Option<String>>,
+    is_over: AtomicBool,
 }
 
 impl Commit {
     /// The choke point in front of `log`, with the slots of the same epoch.
     pub fn new(log: Arc<Log>, slots: Slots) -> Commit {
-        Commit { order: Order::default(), log, slots }
+        Commit {
+            order: Order::default(),
+            log,
+            slots,
+            over: Mutex::default(),
+            is_over: AtomicBool::new(false),
+        }
     }
 
     /// The order locks.
@@ -85,14 +96,10 @@ impl Commit {
     /// held; they stay held until the record is appended. `intent` is noted before `act` is called and cleared when
     /// its outcome is appended, so that a kill -9 in between loses nothing. `extra_bytes` is an upper bound of
     /// what the record has beside the intent's paths and names: bulk, targets. Space for all of it is made sure of
-    /// before anything is changed.
+    /// before anything is changed; a log that has none, or fails, ends the epoch, and the change is done all the same.
     ///
     /// # Errors
-    /// What `act` says; ENOSPC, before anything was changed, when the log has no room for the record.
-    ///
-    /// # Panics
-    /// When a record for which room was made sure of can't be appended: the tree has changed and the
-    /// history would not know. The log is abandoned and the daemon stops; the next start begins a new epoch.
+    /// What `act` says.
     pub fn change<'a, T>(
         &self,
         _turn: &Turn<'_>,
@@ -100,12 +107,12 @@ impl Commit {
         extra_bytes: usize,
         act: impl FnOnce() -> Outcome<'a, T>,
     ) -> Result<T> {
-        let reserved = self.reserve(intent.record_bytes() + extra_bytes)?;
+        let reserved = self.reserve(intent.record_bytes() + extra_bytes);
         let noted = self.slots.note(intent, self.log.head());
         crash_point("noted");
         let (value, change) = act();
         crash_point("done");
-        if let Some(change) = change {
+        if let (Some(change), Some(reserved)) = (change, reserved) {
             self.append(reserved, &change);
         }
         crash_point("recorded");
@@ -114,14 +121,26 @@ impl Commit {
     }
 
     /// Records what was found out about a change of the last run.
-    ///
-    /// # Errors
-    /// ENOSPC when the log has no room for it.
-    pub fn record(&self, _turn: &Turn<'_>, change: &Change<'_>) -> Result<()> {
+    pub fn record(&self, _turn: &Turn<'_>, change: &Change<'_>) {
         let paths: usize = change.op.paths().iter().map(|path| path.as_bytes().len()).sum();
-        let reserved = self.reserve(paths + change.bulk.len() + OP_EXTRA_BYTES)?;
-        self.append(reserved, change);
-        Ok(())
+        if let Some(reserved) = self.reserve(paths + change.bulk.len() + OP_EXTRA_BYTES) {
+            self.append(reserved, change);
+        }
+    }
+
+    /// Why no change is recorded at present: since the log failed the epoch is over, until the next one begins.
+    pub fn trouble(&self) -> Option<String> {
+        self.over.lock().clone()
+    }
+
+    /// Goes over to the epoch of `next`, which is on the disk, as is the lineage that tells of it. Waits for the
+    /// changes in hand and keeps others off for as long as a few stores take.
+    pub fn begin_epoch(&self, next: NextEpoch) {
+        let _alone = self.order.exclusive();
+        self.log.begin_epoch(next);
+        self.slots.begin_epoch(self.log.epoch());
+        self.is_over.store(false, Ordering::Release);
+        *self.over.lock() = None;
     }
 
     /// All ops that were recorded after `lsn`; None if the log does not hold them any more.
@@ -144,19 +163,34 @@ impl Commit {
         Ok(Some(ops))
     }
 
-    fn reserve(&self, bytes: usize) -> Result<Reservation<'_>> {
-        self.log.reserve(RECORD_HEADER_BYTES + OP_FIXED_BYTES + bytes).map_err(|e| {
-            tracing::error!("the log has no room for a change of the tree: {e}");
-            Errno::NOSPC
-        })
+    /// Room for a record; None when the epoch is over.
+    fn reserve(&self, bytes: usize) -> Option<Reservation> {
+        if self.is_over.load(Ordering::Acquire) {
+            return None;
+        }
+        let reserved = self.log.reserve(RECORD_HEADER_BYTES + OP_FIXED_BYTES + bytes);
+        reserved.map_err(|e| self.end_epoch(&e)).ok()
     }
 
-    fn append(&self, reserved: Reservation<'_>, change: &Change<'_>) {
+    fn append(&self, reserved: Reservation, change: &Change<'_>) {
         let mut draft = Draft::new(&change.op, &change.bulk)
             .unwrap_or_else(|e| panic!("limits were checked before the change, but: {e}"));
         if let Err(e) = self.log.append(reserved, &mut draft, now_ns()) {
-            self.log.abandon(); // it lacks a change that has happened
-            panic!("append {:?} after room was reserved for it: {e}", change.op);
+            self.end_epoch(&e);
+        }
+    }
+
+    /// The log can't take a record. Applications go on unhindered (DESIGN P5); what they change from now on no
+    /// slave gets by records, and a kill must not make the next start believe otherwise.
+    fn end_epoch(&self, why: &LogError) {
+        self.slots.end_epoch(); // first: who sees the flag below changes the tree at once
+        let mut over = self.over.lock();
+        if !self.is_over.swap(true, Ordering::AcqRel) {
+            tracing::error!(
+                "{why}: changes are not recorded, no slave gets them; as soon as the log can be written again a new \
+                 epoch begins, and all slaves are made equal by resync"
+            );
+            *over = Some(why.to_string());
         }
     }
 }

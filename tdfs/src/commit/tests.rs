@@ -1,11 +1,13 @@
 //! Tests of the choke point and of its order locks.
 
 use super::*;
+use rustix::io::Errno;
+use std::io;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tdfs_host::state::StateDir;
-use tdfs_wire::log::Options;
+use tdfs_wire::log::{FileStorage, Options, Storage, StorageFile};
 use tdfs_wire::op::AttrOp;
 use tdfs_wire::record::Record;
 use tdfs_wire::{Epoch, Id, Lsn, TreePath};
@@ -125,6 +127,86 @@ fn opposite_pairs_of_objects_do_not_deadlock() {
             });
         }
     });
+}
+
+/// Files of a directory that can be written until they can't.
+struct Failing(FileStorage, Arc<AtomicBool>);
+struct FailingFile(Box<dyn StorageFile>, Arc<AtomicBool>);
+
+impl Storage for Failing {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(FailingFile(self.0.create(name)?, Arc::clone(&self.1))))
+    }
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(FailingFile(self.0.open(name)?, Arc::clone(&self.1))))
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+}
+
+impl StorageFile for FailingFile {
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+    fn write_at(&self, parts: [&[u8]; 2], offset: u64) -> io::Result<usize> {
+        if self.1.load(Ordering::SeqCst) {
+            return Err(Errno::IO.into());
+        }
+        self.0.write_at(parts, offset)
+    }
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        self.0.truncate(size)
+    }
+    fn preallocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.0.preallocate(offset, len)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+}
+
+/// DESIGN section 4: "If appending fails all the same (disk gone): the epoch ends there, applications go on
+/// unhindered [...], a new epoch starts when there is room."
+#[test]
+fn a_log_that_fails_ends_the_epoch_and_hinders_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (epoch, next) = (Epoch { number: 1, id: Id([1; 16]) }, Epoch { number: 2, id: Id([2; 16]) });
+    let fails = Arc::new(AtomicBool::new(false));
+    let storage = Failing(FileStorage::new(&dir.path().join("log")).unwrap(), Arc::clone(&fails));
+    let log = Log::create_in(Box::new(storage), epoch, Options::default()).unwrap();
+    let state = StateDir::open(&dir.path().join("state")).unwrap();
+    let commit = Commit::new(Arc::new(log), Slots::begin(&state, epoch).unwrap());
+    let change = |number| {
+        let tree = commit.order().shared();
+        let turn = tree.turn(&[], &[7]);
+        commit.change(&turn, &intent(), 1, || (Ok(number), Some(mode(number)))).unwrap()
+    };
+    assert_eq!((change(1), commit.trouble()), (1, None));
+    fails.store(true, Ordering::SeqCst);
+    assert_eq!((change(2), change(3)), (2, 3), "nobody is hindered");
+    assert!(commit.trouble().unwrap().contains("append"), "{:?}", commit.trouble());
+    assert_eq!(recorded_modes(&commit), [1]);
+    assert!(commit.log().prepare(next).is_err());
+    fails.store(false, Ordering::SeqCst);
+    assert_eq!(change(4), 4);
+    assert_eq!(commit.log().head(), Lsn::new(1), "what comes after a gap is of no use");
+    // A kill now must not let the old epoch go on.
+    assert!(matches!(Slots::resume(&state, epoch), Ok(Found::Unproven(_))));
+    let prepared = commit.log().prepare(next).unwrap();
+    commit.begin_epoch(prepared);
+    assert_eq!((change(5), commit.trouble()), (5, None));
+    assert_eq!((recorded_modes(&commit), commit.log().epoch()), (vec![5], next));
+    assert!(matches!(Slots::resume(&state, next), Ok(Found::Whole(_))));
 }
 
 #[test]

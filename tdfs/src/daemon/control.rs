@@ -114,11 +114,13 @@ impl Daemon {
 
     fn status(&self) -> Status {
         let log = self.identity.log();
+        let trouble = self.passthrough.commit().trouble();
         let lost = self.passthrough.lost().is_pending(); // before the head: when it is over, its record is in
         let head = log.head().get();
         let mut slaves = self.ship.status();
         for slave in &mut slaves {
             slave.checking |= lost;
+            slave.needs_resync |= trouble.is_some();
             if slave.resync.as_ref().is_some_and(|resync| resync.phase == CONFIRM) {
                 slave.last_error = Some(self.asks_to_confirm(&slave.address));
             }
@@ -132,6 +134,7 @@ impl Daemon {
             codec: if self.codec == Codec::Lzf { "lzf" } else { "none" }.into(),
             epoch: log.epoch().number,
             head,
+            last_error: trouble.map(|why| format!("{why}: changes are not recorded, a new epoch will begin")),
             below_mount: self.below.clone(),
             slaves,
         }

@@ -40,7 +40,8 @@ fn another_directory_is_refused_until_it_is_meant() {
     assert_eq!(same.lineage(), first.lineage(), "what is as it was is not begun anew");
     let second = scene.start("b", true).unwrap();
     assert_eq!(second.filesystem(), first.filesystem());
-    let branch = second.lineage().last().unwrap();
+    let lineage = second.lineage();
+    let branch = lineage.last().unwrap();
     assert_eq!((branch.epoch.number, branch.from), (2, None), "slaves have to be made equal");
     assert_eq!(scene.start("b", false).unwrap().lineage(), second.lineage());
     assert!(scene.start("a", false).is_err());

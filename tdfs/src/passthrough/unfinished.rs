@@ -22,7 +22,7 @@ use tdfs_wire::op::{AttrOp, DataOp, NamespaceOp, Node, Op, RenameMode, XattrName
 use tdfs_wire::record::BULK_BYTES_MAX;
 
 /// Takes what was found out, one record at a time.
-type Tell<'a> = &'a mut dyn FnMut(Change<'_>) -> Result<()>;
+type Tell<'a> = &'a mut dyn FnMut(Change<'_>);
 
 /// A file that an intent names, opened.
 struct File<'a> {
@@ -36,7 +36,7 @@ impl Passthrough {
     /// Nothing is mounted yet, and nobody else changes the tree.
     ///
     /// # Errors
-    /// When the log can't be read, or has no room.
+    /// When the log can't be read.
     pub fn finish_unfinished(&self) -> anyhow::Result<()> {
         let tree = self.commit.order().exclusive();
         let turn = Turn::Tree(&tree);
@@ -52,7 +52,8 @@ impl Passthrough {
                 all.len()
             );
         }
-        self.find_lost_before(&turn)
+        self.find_lost_before(&turn);
+        Ok(())
     }
 
     fn finish_one(&self, turn: &Turn<'_>, unfinished: &Unfinished) -> anyhow::Result<()> {
@@ -61,21 +62,18 @@ impl Passthrough {
         if recorded.as_ref().is_some_and(|ops| ops.iter().any(|op| intent.is_answered_by(op))) {
             return Ok(());
         }
-        let mut told = Ok(());
         let mut tell = |change: Change<'_>| {
-            told = self.commit.record(turn, &change);
+            self.commit.record(turn, &change);
             crash_point("outcome recorded");
-            told
         };
         let found = match recorded {
             Some(_) => self.find_out(intent, &mut tell),
             None => Err(Errno::STALE), // its record may have been deleted already
         };
-        told.context("record a change that was in hand when tdfs was killed")?;
         if let Err(e) = found {
             tracing::warn!("what became of {intent:?} can't be found out: {e}; slaves compare it");
             let paths = intent.paths().into_iter().cloned().collect();
-            self.commit.record(turn, &Change::of(Op::Check { paths })).context("record a check")?;
+            self.commit.record(turn, &Change::of(Op::Check { paths }));
         }
         Ok(())
     }
@@ -106,7 +104,10 @@ impl Passthrough {
             },
             Intent::Attr { path, ino, what } => self.attributes(path, *ino, *what, tell),
             Intent::Xattr { path, ino, name } => match self.object_at(path, *ino)? {
-                Some((fd, _)) => tell(xattr_change(&fd, path.clone(), name.clone(), &[])),
+                Some((fd, _)) => {
+                    tell(xattr_change(&fd, path.clone(), name.clone(), &[]));
+                    Ok(())
+                }
                 None => Ok(()),
             },
             Intent::Lost { ino } => {
@@ -147,7 +148,8 @@ impl Passthrough {
         let Some(fd) = self.reach(path)? else {
             // Never made, or made and taken away again, which its directory's mtime tells.
             let (path, mtime) = (path.parent().unwrap_or_default(), mtime_after(&dir));
-            return tell(Change::of(Op::Attr(AttrOp::Times { path, mtime })));
+            tell(Change::of(Op::Attr(AttrOp::Times { path, mtime })));
+            return Ok(());
         };
         if !is_new(fd.as_fd())? {
             return Ok(()); // it was there before: nothing was made
@@ -164,7 +166,8 @@ impl Passthrough {
             libc::S_IFCHR => node(Node::Char(object::node_device(&stat)))(new),
             _ => node(Node::Block(object::node_device(&stat)))(new),
         };
-        tell(Change { op: Op::Namespace(op), bulk: Cow::Owned(acls) })
+        tell(Change { op: Op::Namespace(op), bulk: Cow::Owned(acls) });
+        Ok(())
     }
 
     fn linked(&self, from: Option<&TreePath>, to: &TreePath, ino: u64, tell: Tell<'_>) -> Result<()> {
@@ -173,11 +176,13 @@ impl Passthrough {
         }
         let Some(from) = from else {
             let paths = to.parent().into_iter().chain([to.clone()]).collect();
-            return tell(Change::of(Op::Check { paths }));
+            tell(Change::of(Op::Check { paths }));
+            return Ok(());
         };
         let parent_mtime = mtime_after(&self.dir_of(to)?);
         let op = NamespaceOp::Link { from: from.clone(), to: to.clone(), parent_mtime };
-        tell(Change::of(Op::Namespace(op)))
+        tell(Change::of(Op::Namespace(op)));
+        Ok(())
     }
 
     /// `left`: names that the object has left; None: it was a directory.
@@ -190,7 +195,8 @@ impl Passthrough {
         tell(Change::of(Op::Namespace(match left {
             None => NamespaceOp::Rmdir { path, parent_mtime },
             Some(links) => NamespaceOp::Unlink { path, parent_mtime, links },
-        })))
+        })));
+        Ok(())
     }
 
     fn renamed(
@@ -216,7 +222,8 @@ impl Passthrough {
             to_parent_mtime: mtime_after(&self.dir_of(to)?),
             links,
         };
-        tell(Change::of(Op::Namespace(op)))
+        tell(Change::of(Op::Namespace(op)));
+        Ok(())
     }
 
     fn attributes(&self, path: &TreePath, ino: u64, what: Attribute, tell: Tell<'_>) -> Result<()> {
@@ -228,28 +235,27 @@ impl Passthrough {
             Attribute::Times => tell(attr(AttrOp::Times { path, mtime: object::mtime(&stat) })),
             Attribute::Owner => {
                 let (uid, gid) = (stat.stx_uid, stat.stx_gid);
-                tell(attr(AttrOp::Owner { path: path.clone(), uid, gid, mode }))?;
+                tell(attr(AttrOp::Owner { path: path.clone(), uid, gid, mode }));
                 // A slave's chown clears capabilities also where the master's was not done.
-                match XattrName::new(*b"security.capability") {
-                    Some(name) => tell(xattr_change(&fd, path, name, &[])),
-                    None => Ok(()),
+                if let Some(name) = XattrName::new(*b"security.capability") {
+                    tell(xattr_change(&fd, path, name, &[]));
                 }
             }
         }
+        Ok(())
     }
 
     /// Looks for the objects that are noted as lost, and records a check of each that has a name.
-    fn find_lost_before(&self, turn: &Turn<'_>) -> anyhow::Result<()> {
+    fn find_lost_before(&self, turn: &Turn<'_>) {
         let lost = self.commit.slots().lost();
         if lost.is_empty() {
-            return Ok(());
+            return;
         }
         for (_, path) in self.walk(|ino| lost.contains(&ino)) {
             let check = Change::of(Op::Check { paths: vec![path] });
-            self.commit.record(turn, &check).context("record a check of what was changed without a name")?;
+            self.commit.record(turn, &check);
         }
         lost.iter().for_each(|ino| self.commit.slots().remove_lost(*ino));
-        Ok(())
     }
 }
 
@@ -266,7 +272,7 @@ impl File<'_> {
             if data > at {
                 let mode = (FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE).bits();
                 let (path, offset, len) = (self.path.clone(), at, data - at);
-                tell(Change::of(Op::Data(DataOp::Allocate { path, mode, offset, len, size, mtime })))?;
+                tell(Change::of(Op::Data(DataOp::Allocate { path, mode, offset, len, size, mtime })));
             }
             at = data;
             let hole = self.seek(SeekFrom::Hole(at), end)?;
@@ -278,7 +284,7 @@ impl File<'_> {
                     return Err(Errno::IO);
                 }
                 let op = DataOp::Write { path: self.path.clone(), offset: at, mtime };
-                tell(Change { op: Op::Data(op), bulk: Cow::Borrowed(&bytes) })?;
+                tell(Change { op: Op::Data(op), bulk: Cow::Borrowed(&bytes) });
                 at += read as u64;
             }
         }
@@ -301,7 +307,8 @@ impl File<'_> {
     fn tell_size(&self, tell: Tell<'_>) -> Result<()> {
         let stat = object::stat(self.fd.as_fd())?;
         let (path, size, mtime) = (self.path.clone(), stat.stx_size, object::mtime(&stat));
-        tell(Change::of(Op::Data(DataOp::Truncate { path, size, mtime })))
+        tell(Change::of(Op::Data(DataOp::Truncate { path, size, mtime })));
+        Ok(())
     }
 
     /// What moves content can't be done twice: the size tells whether it was. All else is done (again), so that
@@ -321,7 +328,8 @@ impl File<'_> {
         }
         let stat = object::stat(self.fd.as_fd())?;
         let (path, size, mtime) = (self.path.clone(), stat.stx_size, object::mtime(&stat));
-        tell(Change::of(Op::Data(DataOp::Allocate { path, mode, offset, len, size, mtime })))
+        tell(Change::of(Op::Data(DataOp::Allocate { path, mode, offset, len, size, mtime })));
+        Ok(())
     }
 }
 

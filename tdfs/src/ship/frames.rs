@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tdfs_wire::frame::{Codec, FrameKind};
 use tdfs_wire::log::{Cursor, Log, LogError};
-use tdfs_wire::{Frame, Lsn};
+use tdfs_wire::{Epoch, Frame, Lsn};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::OnceCell;
 
@@ -40,6 +40,8 @@ pub struct Frames {
 /// Frames by their first record; the oldest made goes first.
 #[derive(Default)]
 struct Recent {
+    /// Of this epoch.
+    epoch: Option<Epoch>,
     slots: BTreeMap<Lsn, Slot>,
     made: VecDeque<(Lsn, usize)>,
     bytes: usize,
@@ -65,17 +67,20 @@ impl Frames {
         }
     }
 
-    /// The frame that begins with the record after `after` and ends at `up_to` at the latest.
+    /// The frame that begins with the record after `after` of `epoch` and ends at `up_to` at the latest.
     ///
     /// # Errors
-    /// When the log can't be read there.
-    pub async fn after(&self, after: Lsn, up_to: Lsn) -> Result<Arc<Frame>, LogError> {
-        if !self.shared.load(Ordering::Relaxed) {
-            return self.make(after, up_to);
+    /// [`LogError::Over`] if it is another epoch now; when the log can't be read there.
+    pub async fn after(&self, epoch: Epoch, after: Lsn, up_to: Lsn) -> Result<Arc<Frame>, LogError> {
+        if self.log.epoch() != epoch {
+            return Err(LogError::Over);
         }
-        let (slot, limit) = self.recent.lock().slot(after.next(), up_to);
+        if !self.shared.load(Ordering::Relaxed) {
+            return self.make(epoch, after, up_to);
+        }
+        let (slot, limit) = self.recent.lock().of(epoch).slot(after.next(), up_to);
         let frame = slot.get_or_try_init(|| async {
-            let made = self.make(after, limit);
+            let made = self.make(epoch, after, limit);
             match &made {
                 Ok(frame) => self.recent.lock().made(after.next(), frame.wire_len()),
                 Err(_) => drop(self.recent.lock().slots.remove(&after.next())),
@@ -83,7 +88,7 @@ impl Frames {
             made
         });
         let frame = Arc::clone(frame.await?);
-        if last(&frame) <= up_to { Ok(frame) } else { self.make(after, up_to) }
+        if last(&frame) <= up_to { Ok(frame) } else { self.make(epoch, after, up_to) }
     }
 
     /// Gives back what holds on to records at or below `floor`.
@@ -91,17 +96,17 @@ impl Frames {
         self.cursors.lock().retain(|cursor| cursor.position() >= floor);
     }
 
-    fn make(&self, after: Lsn, up_to: Lsn) -> Result<Arc<Frame>, LogError> {
+    fn make(&self, epoch: Epoch, after: Lsn, up_to: Lsn) -> Result<Arc<Frame>, LogError> {
         let threads = Handle::try_current().map(|runtime| runtime.runtime_flavor());
         if up_to.since(after) >= LONG_RECORDS && matches!(threads, Ok(RuntimeFlavor::MultiThread)) {
-            tokio::task::block_in_place(|| self.read(after, up_to))
+            tokio::task::block_in_place(|| self.read(epoch, after, up_to))
         } else {
-            self.read(after, up_to)
+            self.read(epoch, after, up_to)
         }
     }
 
-    fn read(&self, after: Lsn, up_to: Lsn) -> Result<Arc<Frame>, LogError> {
-        let mut cursor = self.cursor(after)?;
+    fn read(&self, epoch: Epoch, after: Lsn, up_to: Lsn) -> Result<Arc<Frame>, LogError> {
+        let mut cursor = self.cursor(epoch, after)?;
         let Some(batch) = cursor.read(up_to, BATCH_BYTES_MAX)? else {
             return Err(LogError::Ahead { head: self.log.head() });
         };
@@ -116,16 +121,26 @@ impl Frames {
         Ok(Arc::new(Frame::new(kind, self.codec, batch.bytes)))
     }
 
-    fn cursor(&self, after: Lsn) -> Result<Cursor, LogError> {
+    fn cursor(&self, epoch: Epoch, after: Lsn) -> Result<Cursor, LogError> {
         let mut cursors = self.cursors.lock();
+        cursors.retain(|cursor| cursor.epoch() == epoch);
         let at = cursors.iter().position(|cursor| cursor.position() == after);
         let known = at.and_then(|at| cursors.remove(at));
         drop(cursors);
-        known.map_or_else(|| self.log.cursor(after), Ok)
+        let cursor = known.map_or_else(|| self.log.cursor(after), Ok)?;
+        if cursor.epoch() == epoch { Ok(cursor) } else { Err(LogError::Over) }
     }
 }
 
 impl Recent {
+    /// Without frames of any other epoch.
+    fn of(&mut self, epoch: Epoch) -> &mut Recent {
+        if self.epoch != Some(epoch) {
+            *self = Recent { epoch: Some(epoch), ..Recent::default() };
+        }
+        self
+    }
+
     /// The slot of the frame that begins with `first`, and where it has to end if it is not made yet.
     fn slot(&mut self, first: Lsn, up_to: Lsn) -> (Slot, Lsn) {
         let next = self.slots.range(first.next()..).next().map(|(begin, _)| begin.prev());

@@ -28,16 +28,16 @@ use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 use tdfs_host::link::{ReadHalf, WriteHalf};
 use tdfs_host::state::{StateDir, StateError};
 use tdfs_wire::answer::Want;
 use tdfs_wire::frame::Codec;
-use tdfs_wire::log::Log;
+use tdfs_wire::log::{Extent, Log};
 use tdfs_wire::message::{Branch, Order, Phase};
-use tdfs_wire::session::master::{Config as SessionConfig, Known, Session, View};
-use tdfs_wire::{Frame, Id, Lsn};
+use tdfs_wire::session::master::{Config as SessionConfig, Known, Progress, Session, View};
+use tdfs_wire::{Epoch, Frame, Id, Lsn, Position};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use verify::Verify;
@@ -118,14 +118,18 @@ struct Shared {
     frames: Frames,
     outlets: RwLock<Vec<Arc<Outlet>>>,
     file: Mutex<SlavesFile>,
-    /// The master's durable LSN.
-    durable: AtomicU64,
+    /// All epochs; the last is the log's, or about to be.
+    lineage: RwLock<Vec<Branch>>,
+    /// Up to where tree and log are on the master's disk.
+    durable: Mutex<Position>,
 }
 
 /// What the other parts of the daemon see of one slave's task.
 struct Outlet {
     address: SlaveAddress,
     view: Mutex<View>,
+    /// The epoch that the view is of.
+    epoch: Mutex<Epoch>,
     /// Something is in the log or in the inbox.
     wake: Notify,
     inbox: Mutex<VecDeque<Parcel>>,
@@ -175,11 +179,12 @@ impl Ship {
         let frames = Frames::new(Arc::clone(&config.log), config.codec);
         let slaves = config.slaves.clone();
         let shared = Arc::new(Shared {
+            lineage: RwLock::new(config.lineage.clone()),
+            durable: Mutex::new(Position { epoch: config.log.epoch(), lsn: Lsn::ZERO }),
             config,
             frames,
             outlets: RwLock::default(),
             file: Mutex::new(file),
-            durable: AtomicU64::new(0),
         });
         let stopping = watch::Sender::new(false);
         let keeping = tokio::spawn(keep(Arc::clone(&shared), stopping.subscribe()));
@@ -203,17 +208,19 @@ impl Ship {
             return false;
         }
         let config = &self.shared.config;
-        let known = self.shared.file.lock().known(&address, &config.lineage);
-        let lacking = Lacking::load(&config.state, &address, config.log.epoch());
+        let (mut lineage, epoch) = (self.shared.lineage.read().clone(), config.log.epoch());
+        lineage.truncate(lineage.iter().take_while(|branch| branch.epoch != epoch).count() + 1);
+        let known = self.shared.file.lock().known(&address, &lineage);
+        let lacking = Lacking::load(&config.state, &address, epoch);
         let known = Known { check_due: config.check, is_covered: lacking.is_some(), ..known };
         let session = SessionConfig {
             software: concat!("tdfs ", env!("CARGO_PKG_VERSION")).into(),
             filesystem: config.filesystem,
-            lineage: config.lineage.clone(),
+            lineage,
             jitter_seed: jitter_seed(&address),
         };
         let session = Session::new(session, known, Instant::now());
-        let outlet = Arc::new(Outlet::new(address.clone(), session.view()));
+        let outlet = Arc::new(Outlet::new(address.clone(), session.view(), epoch));
         *outlet.lacking.lock() = lacking;
         outlets.push(Arc::clone(&outlet));
         self.shared.frames.share(outlets.len() > 1);
@@ -304,14 +311,30 @@ impl Ship {
     }
 
     /// Tells the slaves up to where tree and log are on the master's disk.
-    pub fn set_durable(&self, durable: Lsn) {
-        self.shared.durable.store(durable.get(), Ordering::Relaxed);
+    pub fn set_durable(&self, durable: Position) {
+        *self.shared.durable.lock() = durable;
+    }
+
+    /// Notes the epochs before the log goes over to the last of them. What was kept of records that the log
+    /// deleted is of no use then: all of each slave is compared.
+    pub fn expect_epoch(&self, lineage: Vec<Branch>) {
+        *self.shared.lineage.write() = lineage;
+    }
+
+    /// The log has gone over to the next epoch.
+    pub fn epoch_began(&self) {
+        for outlet in self.shared.outlets.read().iter() {
+            *outlet.lacking.lock() = None;
+            Lacking::remove(&self.shared.config.state, &outlet.address);
+            outlet.wake.notify_one();
+        }
     }
 
     /// How all slaves stand.
     pub fn status(&self) -> Vec<SlaveStatus> {
         let (outlets, log) = (self.shared.outlets.read().clone(), &self.shared.config.log);
-        let status = |outlet: &Arc<Outlet>| progress::status(outlet, outlet.view.lock().clone(), log);
+        let epoch = log.epoch();
+        let status = |outlet: &Arc<Outlet>| progress::status(outlet, outlet.view_in(epoch), log);
         outlets.iter().map(status).collect()
     }
 
@@ -404,18 +427,27 @@ enum Save {
 impl Shared {
     fn views(&self) -> Vec<(SlaveAddress, View)> {
         let outlets = self.outlets.read();
-        outlets.iter().map(|outlet| (outlet.address.clone(), outlet.view.lock().clone())).collect()
+        let epoch = self.config.log.epoch();
+        outlets.iter().map(|outlet| (outlet.address.clone(), outlet.view_in(epoch))).collect()
     }
 
     fn retain(&self) {
-        let Config { log, lineage, log_bytes_max, .. } = &self.config;
+        let Config { log, log_bytes_max, .. } = &self.config;
+        if log.is_over() {
+            return;
+        }
+        let lineage = self.lineage.read().clone();
         let outlets = self.outlets.read().clone();
         let addresses: Vec<_> = outlets.iter().map(|outlet| outlet.address.clone()).collect();
-        let dropped = self.file.lock().dropped(&addresses, lineage);
+        let dropped = self.file.lock().dropped(&addresses, &lineage);
         // The head first: who connects meanwhile begins there or later.
-        let (head, within) = (log.head(), log.floor_within(*log_bytes_max));
-        let views: Vec<_> = outlets.iter().map(|outlet| outlet.view.lock().clone()).collect();
-        let retention = progress::retention(head, (log.oldest(), within), &views, &dropped);
+        let Extent { epoch, head, oldest } = log.extent();
+        let within = log.floor_within(*log_bytes_max);
+        let views: Vec<_> = outlets.iter().map(|outlet| outlet.view_in(epoch)).collect();
+        let retention = progress::retention(head, (oldest, within), &views, &dropped);
+        if log.epoch() != epoch {
+            return; // these numbers were the last epoch's
+        }
         for at in retention.left_behind {
             let mut view = outlets[at].view.lock();
             if !std::mem::replace(&mut view.needs_resync, true) {
@@ -491,10 +523,11 @@ impl Shared {
 }
 
 impl Outlet {
-    fn new(address: SlaveAddress, view: View) -> Outlet {
+    fn new(address: SlaveAddress, view: View, epoch: Epoch) -> Outlet {
         Outlet {
             address,
             view: Mutex::new(view),
+            epoch: Mutex::new(epoch),
             wake: Notify::new(),
             inbox: Mutex::default(),
             answering: AtomicUsize::new(0),
@@ -505,6 +538,16 @@ impl Outlet {
             verify: Mutex::default(),
             stop: watch::Sender::new(None),
         }
+    }
+
+    /// How it stands in that epoch: until its task has heard of it, nothing is known but that it needs a resync.
+    fn view_in(&self, epoch: Epoch) -> View {
+        let mut view = self.view.lock().clone();
+        if *self.epoch.lock() != epoch {
+            view.progress = Progress::default();
+            (view.began_after, view.continues, view.needs_resync) = (None, false, true);
+        }
+        view
     }
 
     fn put(&self, parcel: Parcel) {

@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 use tdfs_host::link::{FrameReader, FrameSender, LinkError, ReadHalf, WriteHalf};
 use tdfs_wire::answer::Want;
 use tdfs_wire::frame::{FrameError, FrameKind};
+use tdfs_wire::log::{Extent, LogError};
 use tdfs_wire::message::{
     Finding, MasterMessage, Message, Order, Plan, SlaveMessage, Standing, Verified, Welcome,
 };
 use tdfs_wire::session::master::{Covered, Hangup, Input, Output, Session, StateName};
-use tdfs_wire::{Frame, Lsn};
+use tdfs_wire::{Epoch, Frame, Lsn};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -42,6 +43,8 @@ pub(super) struct Slave {
     shared: Arc<Shared>,
     outlet: Arc<Outlet>,
     session: Session,
+    /// The epoch that the session is in.
+    epoch: Epoch,
     link: Link,
     wants: VecDeque<(u64, Want)>,
     /// Before this no want is answered (`--resync-rate`).
@@ -76,7 +79,8 @@ impl Slave {
     pub(super) fn new(shared: Arc<Shared>, outlet: Arc<Outlet>, session: Session) -> Slave {
         let stop = outlet.stop.subscribe();
         let (link, wants, answer_at) = (Link::None, VecDeque::new(), Instant::now());
-        Slave { shared, outlet, session, link, wants, answer_at, stop, unreadable: None, complaint: None }
+        let (epoch, unreadable, complaint) = (*outlet.epoch.lock(), None, None);
+        Slave { shared, outlet, session, epoch, link, wants, answer_at, stop, unreadable, complaint }
     }
 
     pub(super) async fn run(mut self) {
@@ -96,11 +100,19 @@ impl Slave {
 
     /// Tells the session of the log and of the inbox. The order matters: the head is read first, then all
     /// answers that were placed before records up to that head are told, and only then the head
-    /// (`Input::Log`).
+    /// (`Input::Log`). An answer of another epoch than the session's is none: it has another connection then.
     fn look(&mut self) {
-        let log = &self.shared.config.log;
-        let (head, oldest) = (log.head(), log.oldest());
-        let parcels = std::mem::take(&mut *self.outlet.inbox.lock());
+        let Extent { epoch, head, oldest } = self.shared.config.log.extent();
+        if epoch != self.epoch && !self.enter(epoch) {
+            return;
+        }
+        let parcels = {
+            let mut inbox = self.outlet.inbox.lock();
+            if self.shared.config.log.epoch() != epoch {
+                return; // a new epoch, this moment: what lies there can be of it
+            }
+            std::mem::take(&mut *inbox)
+        };
         for parcel in parcels {
             match parcel {
                 Parcel::Answered { connection, as_of, frames } => {
@@ -118,6 +130,19 @@ impl Slave {
             }
         }
         self.tell(Input::Log { head, oldest });
+    }
+
+    /// Goes over to a new epoch; false if its lineage is not known here yet.
+    fn enter(&mut self, epoch: Epoch) -> bool {
+        let lineage = self.shared.lineage.read().clone();
+        if lineage.last().is_none_or(|branch| branch.epoch != epoch) {
+            return false;
+        }
+        self.epoch = epoch;
+        self.wants.clear();
+        self.session.mark_for_resync();
+        self.tell(Input::Lineage(lineage));
+        true
     }
 
     async fn perform(&mut self) {
@@ -205,20 +230,21 @@ impl Slave {
     }
 
     async fn send_records(&mut self, after: Lsn, up_to: Lsn) {
-        match self.shared.frames.after(after, up_to).await {
+        match self.shared.frames.after(self.epoch, after, up_to).await {
             Ok(frame) => {
                 let sent = last(&frame);
                 self.start(frame);
                 self.tell(Input::Sent(sent));
             }
             // Gone means: retention was faster. The session learns it from the log's new begin.
-            Err(tdfs_wire::log::LogError::Gone { .. }) => {
+            Err(LogError::Gone { .. }) => {
                 let log = &self.shared.config.log;
                 let (head, oldest) = (log.head(), log.oldest());
                 self.tell(Input::Log { head, oldest });
                 self.tell(Input::Lost("the log no longer has what it lacks".into()));
                 self.link = Link::None;
             }
+            Err(LogError::Over) => self.lost(LogError::Over.to_string()),
             Err(e) => self.fault(&e.to_string()),
         }
     }
@@ -328,7 +354,10 @@ impl Slave {
                 self.tell(Input::Stop(why.into()));
             }
             Happened::Deadline => {
-                self.tell(Input::MasterDurable(Lsn::new(self.shared.durable.load(Ordering::Relaxed))));
+                let durable = *self.shared.durable.lock();
+                if durable.epoch == self.epoch {
+                    self.tell(Input::MasterDurable(durable.lsn));
+                }
                 self.tell(Input::Tick { time_ns: progress::now_ns() });
             }
         }
@@ -455,6 +484,7 @@ impl Slave {
             view.last_error.clone_from(&self.unreadable);
         }
         let (resync, verify) = (view.resync, view.verify);
+        *self.outlet.epoch.lock() = self.epoch;
         drop(view);
         if all {
             let (mut meters, now) = (self.outlet.meters.lock(), Instant::now());
