@@ -15,6 +15,7 @@
 
 mod cursor;
 mod error;
+mod lacking;
 mod recovery;
 mod retention;
 mod scan;
@@ -24,6 +25,7 @@ mod writer;
 
 pub use cursor::{Batch, Cursor};
 pub use error::LogError;
+pub use lacking::{Cover, Lacking, LackingError, Retention, cover, retention};
 pub use segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 pub use storage::{FileStorage, Storage, StorageFile};
 pub use writer::Reservation;

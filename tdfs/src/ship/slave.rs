@@ -4,7 +4,6 @@
 //! deadline - tells the session, and does what it says. Decides nothing about the protocol.
 
 use super::frames::last;
-use super::lacking::Lacking;
 use super::verify::Verify;
 use super::{Answerer, Connecting, Outlet, Parcel, Placed, Shared, SlaveAddress, progress};
 use std::cell::Cell;
@@ -16,6 +15,7 @@ use std::time::{Duration, Instant};
 use tdfs_host::link::{FrameReader, FrameSender, LinkError, ReadHalf, WriteHalf};
 use tdfs_wire::answer::Want;
 use tdfs_wire::frame::{FrameError, FrameKind};
+use tdfs_wire::log::Lacking;
 use tdfs_wire::message::{Finding, MasterMessage, Message, Order, Plan, SlaveMessage, Verified};
 use tdfs_wire::session::master::{Hangup, Input, Output, Session, StateName};
 use tdfs_wire::{Frame, Lsn};
