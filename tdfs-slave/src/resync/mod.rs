@@ -464,4 +464,4 @@ impl Resync {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

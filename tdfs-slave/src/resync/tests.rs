@@ -4,11 +4,11 @@ mod coverage;
 mod disk;
 mod looks;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
-mod model;
+pub mod model;
 mod random;
 mod rules;
 mod story;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
-mod users;
+pub mod users;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
 mod world;

@@ -310,6 +310,7 @@ impl Tree {
                 match mode {
                     0x08 => drop(inode.data.drain(from..to)),
                     0x20 => drop(inode.data.splice(from..from, vec![0; to - from])),
+                    0 => {}
                     _ => {
                         let end = to.min(inode.data.len());
                         inode.data[from.min(end)..end].fill(0);
