@@ -69,6 +69,9 @@ impl World {
 
     /// Looks at a replica after one step of it.
     pub fn observe(&mut self, slave: usize, played: &Played) {
+        let equal = matches!(self.machines[slave].standing(), Some(Standing::Equal { .. }));
+        let reset = matches!(played, Played::Began(_) | Played::Other);
+        self.machines[slave].played(reset, equal && !self.expected[slave].equal);
         let Some(process) = &self.machines[slave].process else { return };
         let (standing, report) = (process.replica.standing(), process.report());
         let (step, now) = (self.step, self.position(slave));
@@ -150,12 +153,18 @@ impl World {
             let Progress { sent, received, applied, durable } = outlet.session.progress();
             let chain = durable <= applied && applied <= received && received <= sent && sent <= head;
             assert!(chain, "slave {slave}: {:?}, head {head}", outlet.session.progress());
-            let here = self.position(slave).filter(|here| here.epoch == self.master.epoch());
-            if let (Some(here), Some(last)) = (here, self.expected[slave].last)
-                && last.epoch == here.epoch
+            // Else its position is about to be another one.
+            let streams =
+                self.machines[slave].process.as_ref().is_some_and(|one| one.streams_from(outlet.link));
+            if let (true, Some(Standing::Equal { applied: here, .. })) =
+                (streams, self.machines[slave].standing())
             {
-                // After a kill the last record is in doubt, and the master has not heard of it.
-                assert!(applied <= here.lsn.next(), "slave {slave} is told to be at {applied}, is at {here}");
+                assert!(applied <= here.lsn, "slave {slave} is told to be at {applied}, is at {here}");
+                let synced = self.machines[slave].synced;
+                assert!(
+                    durable <= synced,
+                    "slave {slave} is told to be durable at {durable}, is at {synced}"
+                );
             }
         }
         for machine in &self.machines {

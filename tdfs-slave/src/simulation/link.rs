@@ -19,8 +19,6 @@ pub struct Way {
 
 /// A connection.
 pub struct Link {
-    /// Which slave it leads to.
-    pub slave: usize,
     pub down: Way,
     pub up: Way,
     /// Nothing comes through any more, and nobody is told.
@@ -32,8 +30,8 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(slave: usize, slow: usize) -> Link {
-        Link { slave, down: Way::default(), up: Way::default(), silent: false, slow, broken: None }
+    pub fn new(slow: usize) -> Link {
+        Link { down: Way::default(), up: Way::default(), silent: false, slow, broken: None }
     }
 
     /// Both ends are told, each in its time; what is on its way is lost.

@@ -66,12 +66,11 @@ pub struct Connection {
 /// What one step of replay did.
 #[derive(Debug)]
 pub enum Played {
-    Nothing,
     Idle,
     Began(Begin),
-    Refused(String),
+    Refused(#[expect(dead_code, reason = "shown by a trace")] String),
     Applied(Lsn, Vec<TreePath>),
-    Stalled(String),
+    Stalled(#[expect(dead_code, reason = "shown by a trace")] String),
     Other,
 }
 
@@ -135,6 +134,10 @@ impl Machine {
     pub fn stop(&mut self) -> Vec<usize> {
         faults::fail_after(None);
         let process = self.process.take();
+        if let Some(process) = &process {
+            // Else its end does it on a thread, which may hold the replica a moment longer.
+            (process.syncer)().unwrap();
+        }
         process.map_or(Vec::new(), |process| process.connections.iter().map(|one| one.link).collect())
     }
 
@@ -172,6 +175,23 @@ impl Machine {
         self.synced = durable;
         if self.crashes_planned {
             self.note_on_disk();
+        }
+    }
+
+    /// The replica has done a step: it may have synced by itself. `reset`: only its position.
+    pub fn played(&mut self, reset: bool, became_equal: bool) {
+        let Some(process) = &self.process else { return };
+        let durable = process.replica.durable();
+        if std::mem::replace(&mut self.synced, durable) == durable && !reset && !became_equal {
+            return;
+        }
+        match (&mut self.on_disk, became_equal) {
+            (Some(_), true) => self.note_on_disk(),
+            (Some(_), false) => {
+                let files = self.state_files();
+                self.on_disk.iter_mut().for_each(|on_disk| on_disk.1.clone_from(&files));
+            }
+            (None, _) => {}
         }
     }
 
@@ -215,8 +235,9 @@ impl Process {
         Report { stalled: self.stalled.clone(), ..self.replica.report() }
     }
 
-    pub fn is_quiet(&self) -> bool {
-        self.queue.is_empty()
+    /// True if the stream of this link has begun.
+    pub fn streams_from(&self, link: Option<usize>) -> bool {
+        self.begun && self.lane == link
     }
 
     /// The next instant at which a session has something to do.

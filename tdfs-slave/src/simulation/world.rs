@@ -197,7 +197,7 @@ impl World {
     fn dial(&mut self, slave: usize) {
         let reachable = self.troubles[slave].unreachable.is_none() && self.machines[slave].process.is_some();
         let link = reachable.then(|| {
-            self.links.push(Link::new(slave, self.slow));
+            self.links.push(Link::new(self.slow));
             self.links.len() - 1
         });
         self.say(|| format!("slave {slave}: dialled: {link:?}"));
@@ -271,7 +271,7 @@ impl World {
     pub fn play(&mut self, slave: usize) -> bool {
         let Some(process) = &mut self.machines[slave].process else { return false };
         let played = process.play();
-        let nothing = matches!(played, Played::Idle | Played::Nothing);
+        let nothing = matches!(played, Played::Idle);
         if !nothing {
             self.say(|| format!("slave {slave}: {played:?}"));
         }
