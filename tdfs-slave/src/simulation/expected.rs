@@ -42,6 +42,10 @@ impl Expected {
         self.tampered && self.tainted.is_some()
     }
 
+    pub fn has_position(&self) -> bool {
+        self.last.is_some()
+    }
+
     /// The process is gone: what it compared is lost.
     pub fn killed(&mut self) {
         (self.check, self.checked, self.whole) = (None, None, None);

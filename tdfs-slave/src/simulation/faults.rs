@@ -108,6 +108,7 @@ impl Fault {
     pub fn can_hit(self, standing: &str) -> bool {
         match standing {
             "down" => !self.needs_link() && !self.needs_process(),
+            "new" if self == Tamper => false,
             _ if self == KillInOp => standing != "new",
             _ => true,
         }
@@ -132,7 +133,8 @@ impl World {
             Unreachable | DiskFull | Unreadable => self.for_a_while(fault, slave),
             KillSlave | KillInOp | StopSlave | CrashSlave => self.slave_ends(fault, slave),
             KillMaster | KillInAppend | StopMaster | CrashMaster => up && self.master_ends(fault),
-            Tamper => self.tamper(slave),
+            // What never was a replica is not made equal, whatever lies there.
+            Tamper => self.expected[slave].has_position() && self.tamper(slave),
             Resync => {
                 let checksum = self.dice().chance(2);
                 let resync = tdfs_wire::session::master::Input::Resync { checksum };

@@ -59,7 +59,8 @@ pub fn place(root: &Path, path: &TreePath) -> PathBuf {
 
 /// Reads a directory whole.
 pub fn scan(root: &Path) -> Tree {
-    let mut tree = Tree::new(1, 1);
+    // What an op makes in it gets other numbers.
+    let mut tree = Tree::new(1_000_000, 1);
     let fd = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
     let stat = object::stat(fd.as_fd()).unwrap();
     let meta = object::meta(fd.as_fd(), &stat).unwrap();

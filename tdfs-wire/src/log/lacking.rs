@@ -163,8 +163,10 @@ pub fn cover(before: Option<&Lacking>, view: &View, log: &Log, floor: Lsn) -> Re
         let is_over = before.is_some_and(|lacking| equal && view.progress.durable >= lacking.up_to());
         return Ok(if is_over { Cover::Drop } else { Cover::Same });
     }
-    // What it has applied meanwhile, it has by its own resync.
-    let before = before.filter(|lacking| applied <= lacking.up_to());
+    // What it has applied meanwhile, it has by its own resync. Records behind what is covered can be gone too:
+    // they were deleted while it was connected, and where the master was killed then, it knows no later position.
+    let is_of_use = |lacking: &&Lacking| applied <= lacking.up_to() && log.oldest() <= lacking.up_to().next();
+    let before = before.filter(is_of_use);
     if before.is_none() && log.oldest() > applied.next() {
         return Ok(Cover::Drop); // nothing can be known any more of what it lacks
     }
