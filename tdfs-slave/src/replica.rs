@@ -214,7 +214,8 @@ impl Replica {
         let pass = match self.doubt {
             Some(foreseen) => Pass::Redo(foreseen),
             None => {
-                let foreseen = replay::foresee(&mut self.target, &record.op);
+                let foreseen = replay::foresee(&mut self.target, &record.op)
+                    .map_err(|failure| Stall { why: failure.to_string() })?;
                 let noted = self.applied.take_in_hand(foreseen);
                 noted.map_err(|e| Stall { why: format!("note record {} in the state: {e}", record.lsn) })?;
                 self.doubt = Some(foreseen);

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 // For the log's faulty storage, which is a file of its tests.
 use tdfs_wire::log::{Storage, StorageFile};
+use tdfs_wire::session::master::StateName;
 
 mod coverage;
 mod expected;
@@ -24,6 +25,7 @@ mod link;
 mod machine;
 mod master;
 mod storage;
+mod stories;
 mod tree;
 mod world;
 
@@ -69,10 +71,13 @@ fn schedule(seed: u64, world: &mut World) {
     world.start_machines();
     while world.master.appended < CHANGES_MIN || world.faults < FAULTS_MIN {
         assert!(world.step < 500_000, "it does not come to an end");
-        if world.dice().chance(one_in) {
+        let slaves = world.machines.len();
+        let slave = world.dice().below(slaves);
+        // What does not last is met more often than by chance.
+        let passing = [StateName::Connecting, StateName::Handshake, StateName::CatchUp, StateName::Refused];
+        let hurry = if passing.contains(&world.master.outlets[slave].state()) { 8 } else { 1 };
+        if world.dice().chance(one_in / hurry) {
             let fault = faults[world.dice().below(faults.len())];
-            let slaves = world.machines.len();
-            let slave = world.dice().below(slaves);
             world.fault(fault, slave);
         }
         world.step(changes);

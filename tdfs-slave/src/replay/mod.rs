@@ -37,9 +37,16 @@ pub enum Pass {
 pub type Foreseen = [u64; 2];
 
 /// What has to be kept, with the LSN, before `op` is begun.
-pub fn foresee(target: &mut Target, op: &Op) -> Foreseen {
-    let Op::Namespace(NamespaceOp::Rename { from, to, .. }) = op else { return [0, 0] };
-    [from, to].map(|path| namespace::inode_at(target, path).unwrap_or(0))
+///
+/// # Errors
+/// A stall, where the replica can't be read: what was not seen is not known to be missing.
+pub fn foresee(target: &mut Target, op: &Op) -> Result<Foreseen, Failure> {
+    let Op::Namespace(NamespaceOp::Rename { from, to, .. }) = op else { return Ok([0, 0]) };
+    with_access(
+        target,
+        || access::objects_to_open(op),
+        |target| Ok([namespace::inode_if_any(target, from)?, namespace::inode_if_any(target, to)?]),
+    )
 }
 
 /// Does `op` in the replica. A check has nothing to do here.

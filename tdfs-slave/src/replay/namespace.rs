@@ -17,10 +17,14 @@ use tdfs_wire::{Time, TreePath};
 
 type Done = Result<(), Failure>;
 
-/// The inode number of the object `path`.
-pub(super) fn inode_at(target: &mut Target, path: &TreePath) -> SysResult<u64> {
-    let (parent, name) = target.parent(path)?;
-    Ok(object::stat_at(parent.as_fd(), name)?.stx_ino)
+/// The inode number of the object `path`; 0 where there is none.
+pub(super) fn inode_if_any(target: &mut Target, path: &TreePath) -> Result<u64, Failure> {
+    let stat = target.parent(path).and_then(|(parent, name)| object::stat_at(parent.as_fd(), name));
+    match stat.map_err(at(Step::Names, "look at", path)) {
+        Ok(stat) => Ok(stat.stx_ino),
+        Err(Failure::Divergence(_)) => Ok(0),
+        Err(failure) => Err(failure),
+    }
 }
 
 impl InHand<'_> {
@@ -202,7 +206,7 @@ impl InHand<'_> {
 
     /// rename(2) between two names of one object does nothing and says so to nobody; on the master they were two.
     fn check_two_objects(&mut self, [from, to]: [&TreePath; 2], mode: RenameMode) -> Result<(), Failure> {
-        let [from_inode, to_inode] = [from, to].map(|path| inode_at(self.target, path).unwrap_or(0));
+        let (from_inode, to_inode) = (inode_if_any(self.target, from)?, inode_if_any(self.target, to)?);
         if mode == RenameMode::Replace && from_inode != 0 && from_inode == to_inode {
             return Err(Failure::diverged("rename over another name of the same object", to, Errno::EXIST));
         }
@@ -212,7 +216,7 @@ impl InHand<'_> {
     /// In a redo: true if the inodes stand as they do after the rename.
     fn renamed_before(&mut self, [from, to]: [&TreePath; 2], mode: RenameMode) -> Result<bool, Failure> {
         let Pass::Redo([from_before, to_before]) = self.pass else { return Ok(false) };
-        let now = [from, to].map(|path| inode_at(self.target, path).unwrap_or(0));
+        let now = [inode_if_any(self.target, from)?, inode_if_any(self.target, to)?];
         let after = if mode == RenameMode::Exchange { [to_before, from_before] } else { [0, from_before] };
         if from_before != 0 && now == after {
             return Ok(true);

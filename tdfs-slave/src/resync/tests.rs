@@ -7,7 +7,7 @@ mod looks;
 pub mod model;
 mod random;
 mod rules;
-mod story;
+pub mod story;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
 pub mod users;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]

@@ -151,7 +151,8 @@ impl World {
     }
 
     fn link_fault(&mut self, fault: Fault, at: usize) -> bool {
-        let byte = self.dice().below(1 << 16);
+        // The version of the protocol is told apart: it stands at 4.
+        let byte = if self.dice().chance(4) { 4 } else { self.dice().below(1 << 16) };
         let link = &mut self.links[at];
         match fault {
             Cut => link.cut(),
@@ -189,8 +190,11 @@ impl World {
     }
 
     fn slave_ends(&mut self, fault: Fault, slave: usize) -> bool {
-        if fault == KillInOp && !self.begin_op(slave) {
-            return false;
+        if fault == KillInOp {
+            let calls = u32::try_from(self.dice().below(8)).unwrap();
+            if !self.begin_op(slave, calls) {
+                return false;
+            }
         }
         let machine = &mut self.machines[slave];
         let links = match fault {
@@ -213,9 +217,13 @@ impl World {
         true
     }
 
+    /// The slave is killed within its next op; false if there is none.
+    pub fn kill_at_point(&mut self, slave: usize, calls: u32) -> bool {
+        self.begin_op(slave, calls) && self.slave_ends(KillSlave, slave)
+    }
+
     /// The next op is done up to a point where the disk says no; false if there is none.
-    fn begin_op(&mut self, slave: usize) -> bool {
-        let calls = u32::try_from(self.dice().below(8)).unwrap();
+    fn begin_op(&mut self, slave: usize, calls: u32) -> bool {
         let Some(process) = &mut self.machines[slave].process else { return false };
         if process.next_op().is_none() || self.troubles[slave].full.is_some() {
             return false;

@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use tdfs_wire::answer::Want;
 use tdfs_wire::frame::{Codec, Frame, FrameError, FrameKind};
 use tdfs_wire::log::{self, Cover, Lacking, Log, LogError, Options};
-use tdfs_wire::message::{Begin, Branch, MasterMessage, Message, SlaveMessage, Standing};
+use tdfs_wire::message::{Begin, Branch, LINEAGE_MAX, MasterMessage, Message, SlaveMessage, Standing};
 use tdfs_wire::record::Draft;
 use tdfs_wire::session::master::{
     Config, Hangup, Input, Known, Output, Session, StateName, View, present_lsn,
 };
-use tdfs_wire::{Epoch, Id, Lsn, Op, Position};
+use tdfs_wire::{Epoch, Id, Lsn, Op, Position, TreePath};
 
 /// The filesystem that is served.
 pub const FILESYSTEM: Id = Id([3; 16]);
@@ -211,6 +211,8 @@ impl Master {
         let branch =
             Branch { epoch: Epoch { number: self.epoch().number + 1, id: random_id(dice) }, from: None };
         self.lineage.push(branch);
+        let surplus = self.lineage.len().saturating_sub(LINEAGE_MAX);
+        self.lineage.drain(..surplus);
         self.synced = Lsn::ZERO;
     }
 
@@ -471,6 +473,11 @@ impl Master {
         }
         self.perform(slave, links, now);
         self.show(slave);
+    }
+
+    /// The object that is asked for next.
+    pub fn next_want(&self, slave: usize) -> Option<TreePath> {
+        self.outlets[slave].wants.front().map(|(_, want)| want.path.clone())
     }
 
     /// Answers one want of a slave, exact as of now; false if there is none.

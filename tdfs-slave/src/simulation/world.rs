@@ -13,7 +13,7 @@ use crate::resync::tests::model::Tree;
 use crate::resync::tests::users::{Dice, Users};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tdfs_wire::message::Standing;
+use tdfs_wire::message::{Plan, Standing};
 use tdfs_wire::session::master::StateName;
 use tdfs_wire::{Op, Position};
 
@@ -49,6 +49,12 @@ pub struct World {
     pub slow: usize,
     /// Nothing but kills and cuts happens: nothing may be resynced.
     pub only_kills: bool,
+    /// Nothing becomes durable at the slaves.
+    pub no_syncs: bool,
+    /// Plans of the streams that have begun.
+    pub plans: Vec<Plan>,
+    /// How many connections each slave has had.
+    pub connections: Vec<u64>,
     second: Instant,
     pub traced: bool,
     pub said: Vec<String>,
@@ -82,6 +88,9 @@ impl World {
             faults: 0,
             slow: 1,
             only_kills: false,
+            no_syncs: false,
+            plans: Vec::new(),
+            connections: vec![0; slaves],
             second: now,
             traced: std::env::var_os("TDFS_TRACE").is_some(),
             said: Vec::new(),
@@ -175,13 +184,13 @@ impl World {
         self.master.save();
         self.master.sync();
         for slave in 0..self.machines.len() {
-            if self.troubles[slave].full.is_none() {
+            if self.troubles[slave].full.is_none() && !self.no_syncs {
                 self.machines[slave].sync();
             }
         }
     }
 
-    fn master_turn(&mut self, slave: usize) {
+    pub fn master_turn(&mut self, slave: usize) {
         if let Some(at) = self.master.outlets[slave].link
             && self.links[at].tell_end(true)
         {
@@ -198,6 +207,7 @@ impl World {
         let reachable = self.troubles[slave].unreachable.is_none() && self.machines[slave].process.is_some();
         let link = reachable.then(|| {
             self.links.push(Link::new(self.slow));
+            self.connections[slave] += 1;
             self.links.len() - 1
         });
         self.say(|| format!("slave {slave}: dialled: {link:?}"));
@@ -212,9 +222,10 @@ impl World {
         for (begin, standing) in std::mem::take(&mut self.master.outlets[slave].begun) {
             self.say(|| format!("slave {slave}: {standing:?}: {begin:?}"));
             self.coverage.plan(begin.plan);
+            self.plans.push(begin.plan);
             let equal = matches!(standing, Standing::Equal { .. });
             if self.only_kills && equal {
-                assert_eq!(begin.plan, tdfs_wire::message::Plan::Stream, "P2: only kills and cuts");
+                assert_eq!(begin.plan, Plan::Stream, "P2: only kills and cuts");
             }
         }
     }
@@ -259,12 +270,13 @@ impl World {
             process.turn(at, &mut self.links, self.now);
         }
         for one in process.connections.iter().filter(|one| one.over) {
+            assert_eq!(one.fault, None, "slave {slave} calls the master wrong");
             self.links[one.link].close(false);
         }
         process.connections.retain(|one| !one.over);
     }
 
-    fn answer(&mut self, slave: usize) -> bool {
+    pub fn answer(&mut self, slave: usize) -> bool {
         self.master.answer_one(slave, &mut self.users.dice, self.now)
     }
 
@@ -291,7 +303,7 @@ impl World {
             self.master.unreadable = false;
         }
         for slave in 0..self.troubles.len() {
-            if over(&mut self.troubles[slave].down) {
+            if over(&mut self.troubles[slave].down) && self.machines[slave].process.is_none() {
                 self.machines[slave].start();
                 let standing = self.machines[slave].standing();
                 self.say(|| format!("slave {slave} starts: {standing:?}"));
@@ -341,9 +353,26 @@ impl World {
         }
     }
 
+    /// Rounds for so long.
+    pub fn let_pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.round();
+        }
+    }
+
     /// Everybody gets a turn; where nothing is left to do, time passes.
     pub fn round(&mut self) {
+        for slave in 0..self.machines.len() {
+            while self.answer(slave) {}
+        }
+        self.round_without_answers();
+    }
+
+    /// The same, but no want is answered.
+    pub fn round_without_answers(&mut self) {
         self.step += 1;
+        self.recover();
         let mut busy = false;
         for slave in 0..self.machines.len() {
             self.master_turn(slave);
@@ -355,9 +384,6 @@ impl World {
                 busy |= self.play(slave);
             }
             self.connections_turn(slave);
-            while self.answer(slave) {
-                busy = true;
-            }
         }
         self.assert_chain();
         self.pass_at_most(Duration::from_millis(if busy { 1 } else { 300 }));
