@@ -65,7 +65,7 @@ fn schedule(seed: u64, world: &mut World) {
     let one_in = [40, 150, 500][dice.below(3)];
     let changes = [4, 8, 20][dice.below(3)];
     world.only_kills = only_kills;
-    world.slow = [1, 1, 3][world.dice().below(3)];
+    world.slow = [1, 2, 6][world.dice().below(3)];
     let crashes = faults.contains(&Fault::CrashSlave);
     world.machines.iter_mut().for_each(|machine| machine.crashes_planned = crashes);
     world.start_machines();
@@ -74,9 +74,12 @@ fn schedule(seed: u64, world: &mut World) {
         let slaves = world.machines.len();
         let slave = world.dice().below(slaves);
         // What does not last is met more often than by chance.
-        let passing = [StateName::Connecting, StateName::Handshake, StateName::CatchUp, StateName::Refused];
-        let hurry = if passing.contains(&world.master.outlets[slave].state()) { 8 } else { 1 };
-        if world.dice().chance(one_in / hurry) {
+        let one_in = match world.master.outlets[slave].state() {
+            StateName::CatchUp => 4,
+            StateName::Connecting | StateName::Handshake | StateName::Refused => one_in / 8,
+            _ => one_in,
+        };
+        if world.dice().chance(one_in) {
             let fault = faults[world.dice().below(faults.len())];
             world.fault(fault, slave);
         }

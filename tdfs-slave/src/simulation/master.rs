@@ -23,6 +23,8 @@ use tdfs_wire::{Epoch, Id, Lsn, Op, Position, TreePath};
 
 /// The filesystem that is served.
 pub const FILESYSTEM: Id = Id([3; 16]);
+/// A frame of records has about so many bytes at most: small, so that a few records take a while.
+const FRAME_BYTES: usize = 300;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Sizes of one schedule.
@@ -280,6 +282,14 @@ impl Master {
         }
     }
 
+    /// Writes `slaves.json` as it was while a slave was made equal.
+    pub fn save_as_resyncing(&mut self, slave: usize) {
+        self.save();
+        if let Some((_, known)) = &mut self.outlets[slave].saved {
+            known.needs_resync = true;
+        }
+    }
+
     /// Once a second: deletes what nobody needs.
     pub fn keep(&mut self) {
         let Some(log) = &self.log else { return };
@@ -391,7 +401,7 @@ impl Master {
     fn write_records(&mut self, slave: usize, range: (Lsn, Lsn), links: &mut [Link], now: Instant) {
         let log = self.log.as_ref().unwrap();
         let (after, up_to) = range;
-        let read = log.cursor(after).and_then(|mut cursor| cursor.read(up_to, 600));
+        let read = log.cursor(after).and_then(|mut cursor| cursor.read(up_to, FRAME_BYTES));
         match read {
             Ok(Some(batch)) => {
                 let kind = FrameKind::Records { first: batch.first, count: batch.count };

@@ -41,13 +41,13 @@ pub fn retention(
             Some(after) if view.needs_resync => view.progress.durable.max(after),
             Some(_) => view.progress.durable,
             None if !view.continues => continue,
-            None if view.progress.applied < floor_within => {
+            None if view.lacks_after(oldest) < floor_within => {
                 left_behind.push(i);
                 continue;
             }
             // What it was left behind by is known by its paths; the log goes on without it.
-            None if view.needs_resync && view.progress.applied < oldest => continue,
-            None if view.needs_resync => view.progress.applied,
+            None if view.needs_resync && view.lacks_after(oldest).next() < oldest => continue,
+            None if view.needs_resync => view.lacks_after(oldest),
             None => view.progress.durable,
         };
         floor = floor.min(held);
@@ -157,7 +157,7 @@ pub enum Cover {
 /// # Errors
 /// When the log can't be read; what was kept for it is of no use then.
 pub fn cover(before: Option<&Lacking>, view: &View, log: &Log, floor: Lsn) -> Result<Cover, LackingError> {
-    let applied = view.progress.applied;
+    let applied = view.lacks_after(log.oldest());
     if !view.continues || applied >= floor {
         let equal = !view.needs_resync && view.began_after.is_some();
         let is_over = before.is_some_and(|lacking| equal && view.progress.durable >= lacking.up_to());

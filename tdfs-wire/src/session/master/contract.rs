@@ -174,6 +174,8 @@ pub struct View {
     pub began_after: Option<Lsn>,
     /// Records after its applied position are of use to it, or what they touched is.
     pub continues: bool,
+    /// It was met since the daemon started: its position is known.
+    pub met: bool,
     /// The replica, once it was met.
     pub replica: Option<Id>,
     /// What of P3 it can't carry.
@@ -192,6 +194,16 @@ pub struct View {
     pub verify: Option<ResyncProgress>,
     /// The log alone can't bring it up to date, or a resync of it is going on.
     pub needs_resync: bool,
+}
+
+impl View {
+    /// Of a log that begins with `oldest`, it may lack the records after this one.
+    ///
+    /// A replica that was being made equal when it was last noted may have become so since, at any position.
+    pub fn lacks_after(&self, oldest: Lsn) -> Lsn {
+        let applied = self.progress.applied;
+        if self.met || !self.needs_resync { applied } else { applied.max(oldest.prev()) }
+    }
 }
 
 /// What was known of a slave when the master last ended.
