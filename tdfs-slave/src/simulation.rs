@@ -48,7 +48,7 @@ fn number(name: &str) -> Option<u64> {
 /// Runs the schedule of one seed to its end.
 fn schedule(seed: u64, world: &mut World) {
     let dice = world.dice();
-    let only_kills = seed % 4 == 0;
+    let only_kills = seed.is_multiple_of(4);
     let faults: Vec<Fault> = match only_kills {
         true => Fault::KILLS_AND_CUTS.to_vec(),
         // Few kinds at a time, so that one does not hide another.
@@ -89,8 +89,8 @@ fn schedule(seed: u64, world: &mut World) {
 }
 
 fn world_of(seed: u64, scratch: &std::path::Path) -> World {
-    let only_kills = seed % 4 == 0;
-    let log_bytes = if only_kills || seed % 3 == 0 { 1 << 20 } else { 4000 };
+    let only_kills = seed.is_multiple_of(4);
+    let log_bytes = if only_kills || seed.is_multiple_of(3) { 1 << 20 } else { 4000 };
     let limits = Limits { segment_bytes: 1500, log_bytes };
     let slaves = if seed % 5 == 1 { 2 } else { 1 };
     World::new(seed, scratch, slaves, limits)

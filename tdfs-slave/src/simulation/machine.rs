@@ -24,13 +24,16 @@ use tdfs_wire::{Id, Lsn, Op, TreePath};
 const RELAY_ITEMS_MAX: usize = 6;
 const STATE_FILES: [&str; 3] = ["applied", "replica.json", "removals.json"];
 
+/// State files by their names.
+type Files = Vec<(&'static str, Vec<u8>)>;
+
 /// The machine and what is on its disk.
 pub struct Machine {
     pub dir: PathBuf,
     state: PathBuf,
     pub process: Option<Process>,
     /// The tree and the state files as they were at the last sync; None: no OS crash is planned.
-    on_disk: Option<(Tree, Vec<(&'static str, Vec<u8>)>)>,
+    on_disk: Option<(Tree, Files)>,
     pub crashes_planned: bool,
     /// Up to here a sync has succeeded in the present epoch.
     pub synced: Lsn,
@@ -104,7 +107,7 @@ impl Machine {
         }
     }
 
-    fn state_files(&self) -> Vec<(&'static str, Vec<u8>)> {
+    fn state_files(&self) -> Files {
         let read = |name| fs::read(self.state.join(name)).ok().map(|bytes| (name, bytes));
         STATE_FILES.into_iter().filter_map(read).collect()
     }

@@ -69,6 +69,8 @@ pub struct Outlet {
     /// Each `Begin` since it was taken last.
     pub begun: Vec<(Begin, Standing)>,
     pub faults: Vec<String>,
+    /// The daemon was killed before it could write that it has met this replica at all: a resync is due.
+    pub unknown: bool,
 }
 
 impl Outlet {
@@ -85,6 +87,7 @@ impl Outlet {
             standing: None,
             begun: Vec::new(),
             faults: Vec::new(),
+            unknown: false,
         }
     }
 
@@ -233,8 +236,9 @@ impl Master {
             let saved = self.outlets[slave].saved.clone();
             let lacking = self.outlets[slave].lacking.take().filter(|lacking| lacking.epoch() == epoch);
             let known = self.known(saved.as_ref(), lacking.is_some());
+            let unknown = self.outlets[slave].unknown || known.replica.is_none();
             let session = Session::new(self.config(slave), known, now);
-            self.outlets[slave] = Outlet { saved, lacking, ..Outlet::new(session) };
+            self.outlets[slave] = Outlet { saved, lacking, unknown, ..Outlet::new(session) };
         }
     }
 
@@ -494,7 +498,7 @@ impl Master {
     pub fn answer_one(&mut self, slave: usize, dice: &mut Dice, now: Instant) -> bool {
         let head = self.head();
         let outlet = &mut self.outlets[slave];
-        if outlet.session.answers_waiting() >= 4 || !self.log.is_some() {
+        if outlet.session.answers_waiting() >= 4 || self.log.is_none() {
             return false;
         }
         let Some((connection, want)) = outlet.wants.pop_front() else { return false };
@@ -518,9 +522,7 @@ impl Master {
 
     /// The next instant at which a session has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        if self.log.is_none() {
-            return None;
-        }
+        self.log.as_ref()?;
         let sessions = self.outlets.iter().filter_map(|outlet| outlet.session.deadline());
         let later = self.outlets.iter().flat_map(|outlet| outlet.later.iter().map(|(at, _, _)| *at));
         sessions.chain(later).min()

@@ -224,7 +224,8 @@ impl World {
             self.coverage.plan(begin.plan);
             self.plans.push(begin.plan);
             let equal = matches!(standing, Standing::Equal { .. });
-            if self.only_kills && equal {
+            self.master.outlets[slave].unknown &= equal;
+            if self.only_kills && equal && !self.master.outlets[slave].unknown {
                 assert_eq!(begin.plan, Plan::Stream, "P2: only kills and cuts");
             }
         }
