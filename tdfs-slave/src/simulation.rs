@@ -65,10 +65,13 @@ fn schedule(seed: u64, world: &mut World) {
     let one_in = [40, 150, 500][dice.below(3)];
     let changes = [4, 8, 20][dice.below(3)];
     world.only_kills = only_kills;
-    world.slow = [1, 2, 6][world.dice().below(3)];
     let crashes = faults.contains(&Fault::CrashSlave);
     world.machines.iter_mut().for_each(|machine| machine.crashes_planned = crashes);
     world.start_machines();
+    if seed % 2 == 1 {
+        world.settle();
+    }
+    world.slow = [1, 2, 6][world.dice().below(3)];
     while world.master.appended < CHANGES_MIN || world.faults < FAULTS_MIN {
         assert!(world.step < 500_000, "it does not come to an end");
         let slaves = world.machines.len();
@@ -76,7 +79,9 @@ fn schedule(seed: u64, world: &mut World) {
         // What does not last is met more often than by chance.
         let one_in = match world.master.outlets[slave].state() {
             StateName::CatchUp => 4,
-            StateName::Connecting | StateName::Handshake | StateName::Refused => one_in / 8,
+            StateName::Connecting | StateName::Handshake | StateName::Refused | StateName::Stalled => {
+                one_in / 8
+            }
             _ => one_in,
         };
         if world.dice().chance(one_in) {

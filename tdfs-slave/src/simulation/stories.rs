@@ -234,7 +234,7 @@ fn a_dead_slave_is_not_noticed_by_the_other_and_the_log_stays_bounded() {
         story.fault(fault);
         story.world.troubles[0].down = story.world.troubles[0].down.map(|_| u64::MAX);
         for _ in 0..20 {
-            story.changes(10);
+            story.changes(40);
             let asked = story.world.now;
             story.until("the other one is at the head", |world| {
                 world.position(1).unwrap().lsn == world.master.head()
@@ -360,7 +360,10 @@ fn a_resync_that_was_killed_is_known_to_be_unfinished() {
         let mut story = Story::new(1, LARGE);
         while !story.world.fault(Fault::Tamper, 0) {}
         story.fault(Fault::Resync);
-        for _ in 0..rounds {
+        story.until("the resync begins", |world| {
+            matches!(world.machines[0].standing(), Some(Standing::Resyncing { .. }))
+        });
+        for _ in 1..rounds {
             story.world.step(0);
         }
         let was = story.standing();
@@ -415,11 +418,13 @@ fn what_somebody_did_to_a_replica_is_healed_and_counted() {
 /// Section 8: "a failed syncfs never advances it"; an ack claims as durable only what a sync has reached.
 #[test]
 fn what_is_not_on_the_disk_is_kept_in_the_log() {
-    let mut story = Story::new(1, SMALL);
+    let mut story = Story::new(1, LARGE);
     story.world.no_syncs = true;
     let durable = story.world.machines[0].synced;
     story.changes(30);
     story.until("all is applied", |world| world.position(0).unwrap().lsn == world.master.head());
+    // A new connection is told anew how far the slave is.
+    story.fault(Fault::Cut);
     story.world.let_pass(Duration::from_secs(3));
     assert_eq!(story.world.master.outlets[0].view.progress.durable, durable);
     assert!(story.world.master.log.as_ref().unwrap().oldest() <= durable.next());

@@ -181,7 +181,9 @@ impl World {
     fn each_second(&mut self) {
         self.master.keep();
         self.assert_kept();
-        self.master.save();
+        if self.master.is_up() {
+            self.master.save();
+        }
         self.master.sync();
         for slave in 0..self.machines.len() {
             if self.troubles[slave].full.is_none() && !self.no_syncs {

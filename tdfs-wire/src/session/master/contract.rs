@@ -199,10 +199,11 @@ pub struct View {
 impl View {
     /// Of a log that begins with `oldest`, it may lack the records after this one.
     ///
-    /// A replica that was being made equal when it was last noted may have become so since, at any position.
+    /// One that was not met since the start may have got further than was noted of it: while it was made equal, the
+    /// log went on without it.
     pub fn lacks_after(&self, oldest: Lsn) -> Lsn {
         let applied = self.progress.applied;
-        if self.met || !self.needs_resync { applied } else { applied.max(oldest.prev()) }
+        if self.met { applied } else { applied.max(oldest.prev()) }
     }
 }
 
