@@ -421,7 +421,7 @@ fn what_is_not_on_the_disk_is_kept_in_the_log() {
     let mut story = Story::new(1, LARGE);
     story.world.no_syncs = true;
     let durable = story.world.machines[0].synced;
-    story.changes(30);
+    (0..30).for_each(|number| story.record(vec![(create(&format!("F{number}")), b"")]));
     story.until("all is applied", |world| world.position(0).unwrap().lsn == world.master.head());
     // A new connection is told anew how far the slave is.
     story.fault(Fault::Cut);
