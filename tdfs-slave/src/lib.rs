@@ -14,6 +14,8 @@ pub mod relay;
 pub mod replay;
 pub mod replica;
 pub mod resync;
+#[cfg(test)]
+mod simulation;
 pub mod status;
 
 pub use args::Args;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tdfs_wire::answer::{Answer, Want};
 use tdfs_wire::message::{Begin, Check, Finding, Lost, Order, Report, Standing};
 use tdfs_wire::record::Record;
-use tdfs_wire::session::slave::Replica;
+use tdfs_wire::session::slave::{Input, Replica};
 use tdfs_wire::{Id, Lsn};
 use tokio::sync::{Notify, oneshot};
 
@@ -147,6 +147,21 @@ pub struct News {
     pub findings: Vec<Finding>,
     /// What came can't be replayed: the connection must end.
     pub fault: Option<String>,
+}
+
+impl News {
+    /// As the session has to be told, in order: a report before the position that it belongs to.
+    pub fn into_inputs(self) -> (impl Iterator<Item = Input>, Option<String>) {
+        let News { began, report, applied, durable, wants, findings, fault } = self;
+        let inputs = [
+            began.map(Input::Began),
+            report.map(Input::Reported),
+            applied.map(Input::Applied),
+            durable.map(Input::Durable),
+        ];
+        let asked = wants.into_iter().map(Input::Want).chain(findings.into_iter().map(Input::Found));
+        (inputs.into_iter().flatten().chain(asked), fault)
+    }
 }
 
 /// How the replica is, whether connected or not.

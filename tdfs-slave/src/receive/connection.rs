@@ -1,7 +1,7 @@
 //! The shell of one slave session: waits for what happens, tells the session, does what it says.
 
 use super::{Peer, Place, Receive};
-use crate::relay::{Item, Lane, News};
+use crate::relay::{Item, Lane};
 use crate::status::MasterStatus;
 use std::sync::Arc;
 use std::time::Instant;
@@ -244,21 +244,9 @@ impl<'a> Connection<'a> {
             return;
         };
         let (news, closed, full) = (lane.news(), lane.is_closed(), lane.is_full());
-        let News { began, report, applied, durable, wants, findings, fault } = news;
-        let inputs = [
-            began.map(Input::Began),
-            report.map(Input::Reported),
-            applied.map(Input::Applied),
-            durable.map(Input::Durable),
-        ];
-        for input in inputs.into_iter().flatten() {
+        let (inputs, fault) = news.into_inputs();
+        for input in inputs {
             self.tell(input);
-        }
-        for want in wants {
-            self.tell(Input::Want(want));
-        }
-        for finding in findings {
-            self.tell(Input::Found(finding));
         }
         if let Some(why) = fault {
             self.damaged(&why);

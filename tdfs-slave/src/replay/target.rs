@@ -90,6 +90,8 @@ impl Target {
     }
 
     fn dir_of_bytes(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>> {
+        #[cfg(test)]
+        faults::check()?;
         let (mut known, mut dir) = self.longest_cached(path);
         while known < path.len() {
             let start = if known == 0 { 0 } else { known + 1 };
@@ -139,6 +141,8 @@ impl Target {
     /// # Errors
     /// EISDIR for a directory, EINVAL for anything else that is no regular file; ETXTBSY, EACCES ... of open(2).
     pub fn file(&mut self, path: &TreePath) -> Result<Arc<OwnedFd>> {
+        #[cfg(test)]
+        faults::check()?;
         if let Some(file) = self.files.get(path.as_bytes()) {
             return Ok(Arc::clone(file));
         }
@@ -184,6 +188,8 @@ impl Target {
     /// # Errors
     /// Those of [`Target::object`].
     pub fn attributes(&mut self, path: &TreePath) -> Result<Arc<OwnedFd>> {
+        #[cfg(test)]
+        faults::check()?;
         if let Some(fd) = self.files.get(path.as_bytes()).or_else(|| self.dirs.get(path.as_bytes())) {
             return Ok(Arc::clone(fd));
         }
@@ -226,6 +232,32 @@ fn drop_below(cache: &mut LruCache<Box<[u8]>, Arc<OwnedFd>>, path: &[u8]) {
         cache.iter().filter(|(key, _)| below(key)).map(|(key, _)| key.clone()).collect();
     for key in gone {
         cache.pop(&key);
+    }
+}
+
+/// Lets a replica fail as a full disk does, at a point inside of an op: for the simulation.
+#[cfg(test)]
+pub(crate) mod faults {
+    use rustix::io::{Errno, Result};
+    use std::cell::Cell;
+
+    thread_local! {
+        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    }
+
+    /// After so many more calls of this thread all fail, until this is called again; None: none fails.
+    pub(crate) fn fail_after(calls: Option<u32>) {
+        LEFT.set(calls);
+    }
+
+    pub(super) fn check() -> Result<()> {
+        match LEFT.get() {
+            Some(0) => Err(Errno::NOSPC),
+            left => {
+                LEFT.set(left.map(|left| left - 1));
+                Ok(())
+            }
+        }
     }
 }
 

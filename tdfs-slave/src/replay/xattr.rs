@@ -34,6 +34,9 @@ impl InHand<'_> {
                     // Gone is what the record wants; it may never have been carried.
                     Ok(()) | Err(Errno::NODATA) => {}
                     Err(errno) => {
+                        if may_carry_none(fd.as_fd(), name.as_bytes()) {
+                            return Err(Failure::diverged("remove an xattr of", path, errno));
+                        }
                         let failure = at(Step::Xattr, "remove an xattr of", path)(errno);
                         lacks.forgive(Lack::of_xattr(name.as_bytes()), failure)?;
                     }

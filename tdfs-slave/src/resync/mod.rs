@@ -466,4 +466,4 @@ impl Resync {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

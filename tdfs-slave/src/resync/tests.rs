@@ -5,12 +5,12 @@ mod crash;
 mod disk;
 mod looks;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
-mod model;
+pub mod model;
 mod paths;
 mod random;
 mod rules;
-mod story;
+pub mod story;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
-mod users;
+pub mod users;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
 mod world;

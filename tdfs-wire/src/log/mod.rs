@@ -16,6 +16,7 @@
 mod cursor;
 mod epoch;
 mod error;
+mod lacking;
 mod recovery;
 mod retention;
 mod scan;
@@ -26,6 +27,7 @@ mod writer;
 pub use cursor::{Batch, Cursor};
 pub use epoch::{Extent, NextEpoch};
 pub use error::LogError;
+pub use lacking::{Cover, Lacking, LackingError, Retention, cover, meet, retention};
 pub use segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 pub use storage::{FileStorage, Storage, StorageFile};
 pub use writer::Reservation;

@@ -18,7 +18,6 @@ pub use progress::SlaveStatus;
 pub use verify::{Ended, Found, VerifyStatus};
 
 use frames::Frames;
-use lacking::Lacking;
 use meter::Meter;
 use parking_lot::{Mutex, RwLock};
 use progress::SlavesFile;
@@ -34,7 +33,7 @@ use tdfs_host::link::{ReadHalf, WriteHalf};
 use tdfs_host::state::{StateDir, StateError};
 use tdfs_wire::answer::Want;
 use tdfs_wire::frame::Codec;
-use tdfs_wire::log::{Extent, Log};
+use tdfs_wire::log::{self, Cover, Extent, Lacking, Log};
 use tdfs_wire::message::{Branch, Order, Phase};
 use tdfs_wire::session::master::{Config as SessionConfig, Known, Progress, Session, View};
 use tdfs_wire::{Epoch, Frame, Id, Lsn, Position};
@@ -211,7 +210,7 @@ impl Ship {
         let (mut lineage, epoch) = (self.shared.lineage.read().clone(), config.log.epoch());
         lineage.truncate(lineage.iter().take_while(|branch| branch.epoch != epoch).count() + 1);
         let known = self.shared.file.lock().known(&address, &lineage);
-        let lacking = Lacking::load(&config.state, &address, epoch);
+        let lacking = lacking::load(&config.state, &address, epoch);
         let known = Known { check_due: config.check, is_covered: lacking.is_some(), ..known };
         let session = SessionConfig {
             software: concat!("tdfs ", env!("CARGO_PKG_VERSION")).into(),
@@ -239,7 +238,7 @@ impl Ship {
             outlet
         };
         let known = self.shared.file.lock().forget(address);
-        Lacking::remove(&self.shared.config.state, address);
+        lacking::remove(&self.shared.config.state, address);
         let Some(outlet) = outlet else {
             return known;
         };
@@ -325,7 +324,7 @@ impl Ship {
     pub fn epoch_began(&self) {
         for outlet in self.shared.outlets.read().iter() {
             *outlet.lacking.lock() = None;
-            Lacking::remove(&self.shared.config.state, &outlet.address);
+            lacking::remove(&self.shared.config.state, &outlet.address);
             outlet.wake.notify_one();
         }
     }
@@ -444,7 +443,7 @@ impl Shared {
         let Extent { epoch, head, oldest } = log.extent();
         let within = log.floor_within(*log_bytes_max);
         let views: Vec<_> = outlets.iter().map(|outlet| outlet.view_in(epoch)).collect();
-        let retention = progress::retention(head, (oldest, within), &views, &dropped);
+        let retention = log::retention(head, (oldest, within), &views, &dropped);
         if log.epoch() != epoch {
             return; // these numbers were the last epoch's
         }
@@ -470,35 +469,25 @@ impl Shared {
     /// Makes sure that what is about to be deleted is known by the paths it touched, for a slave that lacks it.
     fn cover(&self, outlet: &Outlet, view: &View, floor: Lsn) {
         let Config { log, state, .. } = &self.config;
-        if !view.continues || view.progress.applied >= floor {
-            let equal = !view.needs_resync && view.began_after.is_some();
-            let is_over = |lacking: &mut Lacking| equal && view.progress.durable >= lacking.up_to();
-            if outlet.lacking.lock().take_if(is_over).is_some() {
-                Lacking::remove(state, &outlet.address);
-            }
-            return;
-        }
-        // What it has applied meanwhile, it has by its own resync.
-        let applied = view.progress.applied;
         // Nobody else changes it; the lock is not held meanwhile, for the slave's task asks for it.
-        let before = outlet.lacking.lock().clone().filter(|lacking| applied <= lacking.up_to());
-        if before.is_none() && log.oldest() > applied.next() {
-            *outlet.lacking.lock() = None;
-            return; // nothing can be known any more of what it lacks: all of it will be compared
+        let before = outlet.lacking.lock().clone();
+        let kept = match log::cover(before.as_ref(), view, log, floor) {
+            Ok(Cover::Same) => return,
+            Ok(Cover::Drop) => Ok(None),
+            Ok(Cover::Keep(now)) => match lacking::store(&now, state, &outlet.address) {
+                Ok(()) => Ok(Some(now)),
+                Err(e) => Err(anyhow::Error::from(e)),
+            },
+            Err(e) => Err(e.into()),
+        };
+        let now = kept.unwrap_or_else(|e| {
+            tracing::warn!("slave {}: {e:#}: all of it will be compared", outlet.address);
+            None
+        });
+        if now.is_none() {
+            lacking::remove(state, &outlet.address);
         }
-        let mut now = before.unwrap_or_else(|| Lacking::new(log.epoch(), applied));
-        let up_to = now.up_to();
-        let kept = now
-            .follow(log, floor)
-            .and_then(|()| if now.up_to() > up_to { now.store(state, &outlet.address) } else { Ok(()) });
-        match kept {
-            Ok(()) => *outlet.lacking.lock() = Some(now),
-            Err(e) => {
-                *outlet.lacking.lock() = None;
-                tracing::warn!("slave {}: {e:#}: all of it will be compared", outlet.address);
-                Lacking::remove(state, &outlet.address);
-            }
-        }
+        *outlet.lacking.lock() = now;
     }
 
     /// Saves what a restart has to know.

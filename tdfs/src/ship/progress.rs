@@ -1,7 +1,6 @@
-//! All slaves' positions: how far each lags, what the log must keep, and what a restart has to know.
+//! All slaves' positions: how far each lags, and what a restart has to know.
 //!
-//! Called by `ship` once a second and for `status`. Decides what is deleted from the log: nothing that a
-//! slave may still ask for, unless it is so far behind that the log would outgrow its bound.
+//! Called by `ship` once a second and for `status`.
 
 use super::{Outlet, ResyncStatus, SlaveAddress};
 use serde::{Deserialize, Serialize};
@@ -119,45 +118,6 @@ fn age_of(log: &Log, lsn: Lsn) -> f64 {
 pub fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// The records that may be deleted, and who is left behind by that.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// Records up to here are needed by nobody.
-    pub floor: Lsn,
-    /// Slaves (by index) that are not connected and lose records they have not applied: to be resynced.
-    pub left_behind: Vec<usize>,
-}
-
-/// Says what can be deleted. `oldest`: where the log begins, `floor_within`: where a log that keeps its bound would begin; `views`: all
-/// slaves; `dropped`: positions that are kept for slaves no longer configured.
-pub fn retention(
-    head: Lsn,
-    (oldest, floor_within): (Lsn, Lsn),
-    views: &[View],
-    dropped: &[Lsn],
-) -> Retention {
-    let mut floor = dropped.iter().copied().min().unwrap_or(head);
-    let mut left_behind = Vec::new();
-    for (i, view) in views.iter().enumerate() {
-        let held = match view.began_after {
-            // While it is connected, all that was not made durable since the stream began is kept.
-            Some(after) if view.needs_resync => view.progress.durable.max(after),
-            Some(_) => view.progress.durable,
-            None if !view.continues => continue,
-            None if view.progress.applied < floor_within => {
-                left_behind.push(i);
-                continue;
-            }
-            // What it was left behind by is known by its paths; the log goes on without it.
-            None if view.needs_resync && view.progress.applied < oldest => continue,
-            None if view.needs_resync => view.progress.applied,
-            None => view.progress.durable,
-        };
-        floor = floor.min(held);
-    }
-    Retention { floor: floor.max(floor_within), left_behind }
 }
 
 /// The content of the state file.

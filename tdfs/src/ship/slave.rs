@@ -4,7 +4,6 @@
 //! deadline - tells the session, and does what it says. Decides nothing about the protocol.
 
 use super::frames::last;
-use super::lacking::Lacking;
 use super::verify::Verify;
 use super::{Answerer, Connecting, Outlet, Parcel, Placed, Shared, SlaveAddress, progress};
 use std::cell::Cell;
@@ -16,11 +15,9 @@ use std::time::{Duration, Instant};
 use tdfs_host::link::{FrameReader, FrameSender, LinkError, ReadHalf, WriteHalf};
 use tdfs_wire::answer::Want;
 use tdfs_wire::frame::{FrameError, FrameKind};
-use tdfs_wire::log::{Extent, LogError};
-use tdfs_wire::message::{
-    Finding, MasterMessage, Message, Order, Plan, SlaveMessage, Standing, Verified, Welcome,
-};
-use tdfs_wire::session::master::{Covered, Hangup, Input, Output, Session, StateName};
+use tdfs_wire::log::{self, Extent, LogError};
+use tdfs_wire::message::{Finding, MasterMessage, Message, Order, Plan, SlaveMessage, Verified};
+use tdfs_wire::session::master::{Hangup, Input, Output, Session, StateName};
 use tdfs_wire::{Epoch, Frame, Lsn};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -371,42 +368,14 @@ impl Slave {
         match message {
             Ok(message) => {
                 if let SlaveMessage::Welcome(welcome) = &message {
-                    let (trail, is_foreign) = (self.trail(welcome.standing), self.is_foreign(welcome));
-                    self.tell(Input::Met { trail, is_foreign });
+                    let (log, lacking) = (&self.shared.config.log, self.outlet.lacking.lock().clone());
+                    // What the log names since a slave's crash is read here, once.
+                    let met = tokio::task::block_in_place(|| log::meet(log, lacking.as_ref(), welcome));
+                    self.tell(met);
                 }
                 self.tell(Input::Received(message));
             }
             Err(why) => self.fault(&why),
-        }
-    }
-
-    /// True if the log has another record where the slave says that it is.
-    fn is_foreign(&self, welcome: &Welcome) -> bool {
-        let log = &self.shared.config.log;
-        let (Standing::Equal { applied, .. } | Standing::Resyncing { applied, .. }) = welcome.standing else {
-            return false;
-        };
-        let Some(theirs) = welcome.checksum.filter(|_| applied.epoch == log.epoch()) else { return false };
-        // Where the record is not held any more, nothing can be said.
-        log.checksum_of(applied.lsn).is_some_and(|ours| ours != theirs)
-    }
-
-    /// What a slave has to compare that stands so: what the log lost for it, or what the log names since it was durable.
-    fn trail(&self, standing: Standing) -> Option<Covered> {
-        let Standing::InDoubt { since } = standing else {
-            return self.outlet.lacking.lock().as_ref().map(Lacking::covered);
-        };
-        let log = &self.shared.config.log;
-        if since.epoch != log.epoch() {
-            return None;
-        }
-        let mut lost = Lacking::new(since.epoch, since.lsn);
-        match tokio::task::block_in_place(|| lost.follow(log, log.head())) {
-            Ok(()) => Some(lost.covered()),
-            Err(e) => {
-                tracing::info!("slave {}: {e:#}: all of it is compared", self.outlet.address);
-                None
-            }
         }
     }
 

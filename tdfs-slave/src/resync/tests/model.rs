@@ -310,6 +310,7 @@ impl Tree {
                 match mode {
                     0x08 => drop(inode.data.drain(from..to)),
                     0x20 => drop(inode.data.splice(from..from, vec![0; to - from])),
+                    0 => {}
                     _ => {
                         let end = to.min(inode.data.len());
                         inode.data[from.min(end)..end].fill(0);
@@ -324,6 +325,10 @@ impl Tree {
                 let source = &self.get(from)?.data;
                 let (start, end) = (from_offset as usize, (from_offset + len) as usize);
                 let bytes = source.get(start..end).ok_or(Errno::INVAL)?.to_vec();
+                // copy_file_range(2) refuses ranges of one file that overlap.
+                if self.ino(from)? == self.ino(to)? && from_offset.abs_diff(to_offset) < len {
+                    return Err(Errno::INVAL);
+                }
                 let inode = self.file(to)?;
                 inode.put(to_offset as usize, &bytes);
                 inode.meta.mtime = mtime;

@@ -181,6 +181,8 @@ pub struct View {
     pub began_after: Option<Lsn>,
     /// Records after its applied position are of use to it, or what they touched is.
     pub continues: bool,
+    /// It was met since the daemon started: its position is known.
+    pub met: bool,
     /// The replica, once it was met.
     pub replica: Option<Id>,
     /// What of P3 it can't carry.
@@ -232,6 +234,17 @@ pub enum Cause {
     Check,
     /// A record contradicted the replica, or names of an object could not be followed; not counted as a resync.
     Healing,
+}
+
+impl View {
+    /// Of a log that begins with `oldest`, it may lack the records after this one.
+    ///
+    /// One that was not met since the start may have got further than was noted of it: while it was made equal, the
+    /// log went on without it.
+    pub fn lacks_after(&self, oldest: Lsn) -> Lsn {
+        let applied = self.progress.applied;
+        if self.met { applied } else { applied.max(oldest.prev()) }
+    }
 }
 
 /// What was known of a slave when the master last ended.
