@@ -78,7 +78,7 @@ impl Fsx {
     fn seed(&self, seed: u64, file: &Path, is_held: bool) -> Result<(), String> {
         let config = self.home.join("fsx.toml");
         let no_msync = (seed % 4 >= 2).to_string();
-        // KNOWN.md has the reason: the kernel fills its page cache for this sendfile, and nothing else looks there.
+        // KNOWN.md has the reason: sendfile may show what was stored in a mapping a moment later.
         let sendfile = if is_held { "0" } else { "2" };
         let text = CONFIG.replace("NO_MSYNC", &no_msync).replace("SENDFILE", sendfile);
         std::fs::write(&config, text).expect("write the configuration");
