@@ -17,8 +17,10 @@ pub enum Backing {
 }
 
 impl Backing {
+    /// All of them.
     pub const ALL: [Self; 4] = [Self::Ext4, Self::Xfs, Self::Btrfs, Self::Tmpfs];
 
+    /// Its type, as mount(8) names it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
@@ -51,8 +53,11 @@ impl Backing {
 /// How tdfs is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode {
+    /// With a MOUNTPOINT, and not in place.
     pub elsewhere: bool,
+    /// The kernel reads files itself.
     pub passthrough: bool,
+    /// `-z 1`.
     pub compressed: bool,
 }
 

@@ -53,6 +53,7 @@ pub struct Pjdfstest {
 /// What becomes of the files that the cases made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
+    /// The suite removes them.
     Removed,
     /// They stay, for a comparison.
     Kept,
