@@ -39,14 +39,15 @@ struct Places {
 }
 
 impl Places {
-    fn new() -> Self {
+    fn new(in_place: bool) -> Self {
         let tree = TempTree::new().expect("make a temp directory");
         let make = |name: &str| {
             let dir = tree.dir(name).expect("make a directory");
             chown(&dir, Some(NOBODY), Some(NOBODY)).expect("give it to the user");
             dir
         };
-        let (backing, mount, home) = (make("a"), make("m"), make("home"));
+        let (backing, home) = (make("a"), make("home"));
+        let mount = if in_place { backing.clone() } else { make("m") };
         fs::write(backing.join("others"), "root's").expect("make a file that is not the user's");
         let program = tree.path().join("tdfs");
         fs::write(&program, "").expect("make a place for the program");
@@ -71,6 +72,14 @@ impl Places {
         Status::parse(&output.stdout).ok()
     }
 
+    fn args(&self) -> Vec<OsString> {
+        let mut args = vec![OsString::from(&self.program)];
+        args.extend(self.of());
+        args.extend(["-c".into(), (&self.replica).into()]);
+        args.extend((self.mount != self.backing).then(|| (&self.mount).into()));
+        args
+    }
+
     fn of(&self) -> [OsString; 4] {
         ["-m".into(), (&self.backing).into(), "--state".into(), (&self.state).into()]
     }
@@ -91,30 +100,32 @@ fn an_ordinary_user_mirrors_his_own_files() {
         return;
     }
     in_own_mounts("user::an_ordinary_user_mirrors_his_own_files", || {
-        let places = Places::new();
-        places.give_dev_fuse();
-        let mut args = vec![OsString::from(&places.program)];
-        args.extend(places.of());
-        args.extend(["-c".into(), (&places.replica).into(), (&places.mount).into()]);
-        let log = places.tree.path().join("log");
-        let mut master = Daemon::start("setpriv", &as_user(&args), &log).expect("start tdfs as the user");
-        eventually(SOON, "it is mounted", || {
-            assert!(master.is_alive(), "it ended; its log:\n{}", master.log_tail());
-            mount_at(&places.mount).is_some_and(|mount| mount.kind == "fuse.tdfs")
-                && places.status().is_some()
-        });
-        work(&places.mount);
-        let refused = fs::read_dir(&places.mount).expect_err("another user, be it root, gets nothing");
-        assert_eq!(refused.raw_os_error(), Some(libc::EACCES));
-        let mut wait: Vec<OsString> = vec!["wait".into(), "--timeout".into(), "60".into()];
-        wait.extend(places.of());
-        let waited = run_to_end(harness::binaries!().tdfs, &wait, SOON * 3).expect("wait for the slave");
-        assert!(waited.status.success(), "{waited:?}");
-        compare(&places);
-        master.stop();
-        unmount_below(places.tree.path());
-        places.tree.assert_no_leaks();
+        mirrors(&Places::new(true));
+        mirrors(&Places::new(false));
     });
+}
+
+fn mirrors(places: &Places) {
+    places.give_dev_fuse();
+    let log = places.tree.path().join("log");
+    let mut master =
+        Daemon::start("setpriv", &as_user(&places.args()), &log).expect("start tdfs as the user");
+    eventually(SOON, "it is mounted", || {
+        assert!(master.is_alive(), "it ended; its log:\n{}", master.log_tail());
+        mount_at(&places.mount).is_some_and(|mount| mount.kind == "fuse.tdfs") && places.status().is_some()
+    });
+    work(&places.mount);
+    let refused = fs::read_dir(&places.mount).expect_err("another user, be it root, gets nothing");
+    assert_eq!(refused.raw_os_error(), Some(libc::EACCES));
+    let mut wait: Vec<OsString> = vec!["wait".into(), "--timeout".into(), "60".into()];
+    wait.extend(places.of());
+    let waited = run_to_end(harness::binaries!().tdfs, &wait, SOON * 3).expect("wait for the slave");
+    assert!(waited.status.success(), "{waited:?}");
+    let status = places.status().expect("ask for the status");
+    master.stop();
+    compare(places, &status.slaves[0].not_carried);
+    unmount_below(places.tree.path());
+    places.tree.assert_no_leaks();
 }
 
 fn work(mount: &Path) {
@@ -126,9 +137,7 @@ fn work(mount: &Path) {
 }
 
 /// All is equal but what is said not to be.
-fn compare(places: &Places) {
-    let status = places.status().expect("ask for the status");
-    let not_carried = &status.slaves[0].not_carried;
+fn compare(places: &Places, not_carried: &[String]) {
     for lack in ["owner and group", "setuid"] {
         assert!(not_carried.iter().any(|words| words.contains(lack)), "{lack} is not in {not_carried:?}");
     }
