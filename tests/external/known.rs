@@ -22,6 +22,20 @@ pub struct Outcome {
     pub skipped: BTreeMap<String, String>,
 }
 
+impl Outcome {
+    /// Takes over what `later` reports of cases, in place of what stands here of them.
+    pub fn replace(&mut self, later: Self) {
+        for case in later.passed.iter().chain(later.failed.keys()).chain(later.skipped.keys()) {
+            self.passed.remove(case);
+            self.failed.remove(case);
+            self.skipped.remove(case);
+        }
+        self.passed.extend(later.passed);
+        self.failed.extend(later.failed);
+        self.skipped.extend(later.skipped);
+    }
+}
+
 impl Known {
     /// Reads the section of `suite` in this repository's KNOWN.md.
     pub fn of(suite: &str) -> Self {
@@ -68,6 +82,20 @@ impl Known {
         }
         found
     }
+
+    /// Cases that pass on the backing file system and not on the mount, but for those that are known.
+    pub fn worse(&self, plain: &Outcome, mount: &Outcome) -> Vec<String> {
+        let lost = plain.passed.difference(&mount.passed);
+        let lost = lost.filter(|case| !self.failing.contains_key(*case) && !self.not_run.contains_key(*case));
+        lost.map(|case| {
+            let said = mount.failed.get(case).or_else(|| mount.skipped.get(case));
+            format!(
+                "{case} passes on the backing file system and not here: {}",
+                said.map_or("", String::as_str)
+            )
+        })
+        .collect()
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +128,23 @@ mod tests {
         assert_eq!(known.differences(&outcome(&[], &["x::y"], &["z", "new"])).len(), 1);
         assert_eq!(known.differences(&outcome(&["x::y"], &[], &["z"])).len(), 1);
         assert_eq!(known.differences(&outcome(&["z"], &["x::y"], &[])).len(), 1);
+    }
+
+    #[test]
+    fn what_passes_below_must_pass_on_the_mount() {
+        let known = Known::parse(TEXT, "a");
+        let plain = outcome(&["p", "z", "x::y"], &["q"], &[]);
+        assert!(known.worse(&plain, &outcome(&["p"], &["x::y", "q"], &["z"])).is_empty());
+        assert_eq!(known.worse(&plain, &outcome(&["z"], &["p"], &[])).len(), 1);
+        assert_eq!(known.worse(&plain, &outcome(&[], &[], &["p"])).len(), 1);
+        assert_eq!(known.worse(&plain, &outcome(&[], &[], &[])).len(), 1);
+    }
+
+    #[test]
+    fn a_later_report_replaces_an_earlier_one() {
+        let mut all = outcome(&["p"], &[], &["r"]);
+        all.replace(outcome(&["r"], &["p"], &[]));
+        assert!(all.passed.iter().eq(["r"]) && all.failed.contains_key("p") && all.skipped.is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A disk that can go down as in a power cut, and a machine that has booted anew since.
+//! A disk with a file system of a kind, which can go down as in a power cut, and a machine that has booted anew since.
 //!
 //! A file system in a file, on a loop device: it is shut down without its journal being written out, then mounted again.
 //! Another boot is a file bind-mounted over the kernel's boot id, so all of it lives in a mount namespace of its own:
@@ -37,14 +37,19 @@ impl CrashDisk {
         Self { image, place, bound }
     }
 
-    /// Makes a file system of `kind` (ext4, xfs), and mounts its directories on their places.
+    /// Makes a file system of `kind`, and mounts its directories on their places: ext4 or xfs, and what can't go down,
+    /// btrfs or tmpfs.
     pub fn make(&self, kind: &str) -> Result<()> {
-        File::create(&self.image)?.set_len(IMAGE_BYTES)?;
-        // Large xattrs, as other file systems take them.
-        let options: &[&str] = if kind == "ext4" { &["-b", "4096", "-O", "ea_inode"] } else { &[] };
-        run(Command::new(format!("mkfs.{kind}")).arg("-q").args(options).arg(&self.image))?;
         fs::create_dir(&self.place)?;
-        self.attach()?;
+        if kind == "tmpfs" {
+            run(Command::new("mount").args(["-t", "tmpfs", "tdfs-test"]).arg(&self.place))?;
+        } else {
+            File::create(&self.image)?.set_len(IMAGE_BYTES)?;
+            // Large xattrs, as other file systems take them.
+            let options: &[&str] = if kind == "ext4" { &["-b", "4096", "-O", "ea_inode"] } else { &[] };
+            run(Command::new(format!("mkfs.{kind}")).arg("-q").args(options).arg(&self.image))?;
+            self.attach()?;
+        }
         for (dir, at) in &self.bound {
             fs::create_dir(dir)?;
             fs::create_dir_all(at)?;

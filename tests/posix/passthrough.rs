@@ -117,3 +117,29 @@ fn old_pages_are_not_shown_again() {
     }
     cluster.finish();
 }
+
+/// What was stored in a mapping is shown by sendfile(2) a moment later, though the kernel takes that from its cache.
+#[test]
+fn sendfile_shows_what_was_stored() {
+    let cluster = start();
+    let path = cluster.mount().join("file");
+    fs::write(&path, vec![b'.'; SIZE]).unwrap();
+    cluster.wait();
+    let reading = File::open(&path).unwrap();
+    let writing = to_write(&path);
+    let mut mapping = Mapping::shared(&writing, SIZE).unwrap();
+    let sent = || {
+        let to = tempfile::tempfile().unwrap();
+        let (mut from, mut bytes) = (4_096, [0; 6]);
+        rustix::fs::sendfile(&to, &writing, Some(&mut from), 6).unwrap();
+        to.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    };
+    for round in 0..20 {
+        let stored = format!("{round:06}");
+        mapping.store(4_096, stored.as_bytes());
+        harness::eventually(Duration::from_secs(5), "it is sent", || sent() == stored.as_bytes());
+    }
+    drop((mapping, writing, reading));
+    cluster.finish();
+}

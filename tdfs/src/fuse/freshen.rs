@@ -3,7 +3,7 @@
 //! After a change of a directory, of an ACL, and after the write-back of a mapped page the kernel marks the
 //! attributes it holds as stale. An answer to an earlier question that arrives after the change takes that
 //! mark away again, and would stand for ever. So a moment later, when such answers are in, each of these
-//! nodes is marked once more.
+//! nodes is marked once more. Also drops pages that the kernel cached of a file that it reads itself.
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashSet;
@@ -46,6 +46,16 @@ impl Freshen {
         let mut state = self.shared.state.lock();
         if state.nodes.insert(node) && state.nodes.len() == 1 {
             self.shared.changed.notify_one();
+        }
+    }
+
+    /// The kernel is to forget these pages of the node's content. Not from a thread that answers requests.
+    pub fn pages(&self, node: u64, offset: u64, size: u32) {
+        let (Some(notifier), Ok(offset)) = (self.shared.notifier.get(), i64::try_from(offset)) else {
+            return;
+        };
+        if let Err(e) = notifier.inval_inode(fuser::INodeNo(node), offset, size.into()) {
+            tracing::debug!("forget pages of node {node}: {e}");
         }
     }
 

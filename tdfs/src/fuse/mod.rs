@@ -332,7 +332,7 @@ impl Filesystem for Adapter {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _owner: Option<LockOwner>,
+        owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         if ino.0 == BARRIER_NODE {
@@ -347,6 +347,11 @@ impl Filesystem for Adapter {
             let read = self.passthrough.read(ino.0, offset, &mut buffer[..size as usize]);
             answer!("read", reply, read, count => reply.data(&buffer[..count]));
         });
+        // Nobody's read fills the kernel's cache: for a splice, as nothing else looks there while the file is passed on.
+        if owner.is_none() && self.opens.as_ref().is_some_and(|opens| opens.is_passed(ino.0)) {
+            let freshen = self.freshen.clone();
+            self.offload.run(move || freshen.pages(ino.0, offset, size));
+        }
     }
 
     fn write(

@@ -84,6 +84,11 @@ impl Opens {
         is_last && is_watched
     }
 
+    /// True if the kernel reads the file itself.
+    pub fn is_passed(&self, ino: u64) -> bool {
+        matches!(self.files.lock().get(&ino), Some(Open::Passed { .. }))
+    }
+
     /// True if the file is watched.
     pub fn is_watched(&self, ino: u64) -> bool {
         matches!(self.files.lock().get(&ino), Some(Open::Passed { is_watched: true, .. }))
