@@ -8,6 +8,7 @@ mod access;
 mod attr;
 mod data;
 pub mod failure;
+pub mod holes;
 mod lacks;
 mod namespace;
 pub mod target;
