@@ -5,7 +5,8 @@
 //! of the head, head (codec), bulk.
 
 use crate::codec::{self, CodecError, MESSAGE_BYTES_MAX};
-use crate::object::{Child, Meta};
+use crate::object::{Child, Kind, Meta};
+use crate::op::{FILE_BYTES_MAX, sound};
 use crate::{Frame, Lsn, TreePath, frame::Codec, frame::FrameKind};
 use serde::{Deserialize, Serialize};
 
@@ -125,7 +126,52 @@ impl Answer {
         if told != bulk.len() as u64 {
             return Err(invalid("its stretches do not add up to its bulk"));
         }
+        answer.check().map_err(invalid)?;
         Ok((answer, bulk))
+    }
+}
+
+impl Answer {
+    fn check(&self) -> Result<(), &'static str> {
+        match &self.found {
+            Found::Gone => Ok(()),
+            Found::Object { meta, links, .. } => {
+                check_links(*links)?;
+                meta.check()
+            }
+            Found::Listing { meta, children, .. } => {
+                let sorted = children.is_sorted_by(|a, b| a.name < b.name);
+                sound::check(sorted, "names that are not sorted, or come twice")?;
+                for child in children {
+                    check_links(child.links)?;
+                    child.meta.check()?;
+                }
+                sound::check(meta.kind == Kind::Directory, "names in what is no directory")?;
+                meta.check()
+            }
+        }
+    }
+}
+
+/// st_nlink has 32 bits.
+fn check_links(links: u64) -> Result<(), &'static str> {
+    sound::check(links <= u64::from(u32::MAX), "an impossible number of names")
+}
+
+impl Want {
+    /// Says whether a slave can want it.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check(&self) -> Result<(), &'static str> {
+        match &self.what {
+            Wanted::Listing => Ok(()),
+            Wanted::Object { offset, hashes } => {
+                let fits = *offset <= FILE_BYTES_MAX && offset.is_multiple_of(BLOCK_BYTES);
+                sound::check(fits, "an offset where no block begins")?;
+                sound::check(hashes.len() <= BLOCKS_MAX, "too many hashes")
+            }
+        }
     }
 }
 
