@@ -16,6 +16,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags};
 
+pub use content::data_extents;
 use links::LinkGroups;
 use object::Object;
 
