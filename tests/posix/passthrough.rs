@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+use harness::ops::{Names, Writers};
 use harness::sys::Mapping;
 use harness::{Cluster, ClusterBuilder};
 
@@ -96,6 +97,35 @@ fn opens_of_every_kind_meet() {
         }
     });
     cluster.finish();
+}
+
+/// In a process of this name: the tree that it works on, and its seed.
+const TREE: &str = "TDFS_TREE";
+
+/// The same by processes, with all operations; it is this program again that they run.
+#[test]
+fn opens_of_several_processes_meet() {
+    if let (Some(tree), Ok(seed)) = (std::env::var_os(TREE), std::env::var("TDFS_SEED")) {
+        let (operations, seed) = (if harness::long_form() { 20_000 } else { 1_500 }, seed.parse().unwrap());
+        Writers::start(Path::new(&tree), &Names::few(4, 2).without_mappings(), seed, 2, Some(operations))
+            .join();
+        return;
+    }
+    let seed = harness::rng::run_seed();
+    for builder in [builder(), builder().on_disk()] {
+        let cluster = builder.start();
+        let start = |number: u64| {
+            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+            command.args(["passthrough::opens_of_several_processes_meet", "--exact", "--nocapture"]);
+            command.env(TREE, cluster.mount()).env("TDFS_SEED", seed.wrapping_add(number).to_string());
+            command.stdout(std::process::Stdio::null()).spawn().unwrap()
+        };
+        for mut process in (0..4).map(start).collect::<Vec<_>>() {
+            assert!(process.wait().unwrap().success(), "an operation ended as none may");
+        }
+        cluster.wait_for(300);
+        cluster.finish();
+    }
 }
 
 /// What was cached before a file was passed on is not shown after it.

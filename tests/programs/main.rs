@@ -177,7 +177,8 @@ for number, flags in enumerate([dict(), dict(writemap=True), dict(writemap=True,
 '
         for number in 0 1 2; do mdb_stat lmdb$number; mdb_dump -p lmdb$number | sha256sum; done
         mkdir copied; mdb_copy -c lmdb1 copied; mdb_dump -p copied | sha256sum"#;
-    let needed = [("rrdtool", "rrdtool"), ("mdb_stat", "lmdb-utils")];
+    let module = ("/usr/lib/python3/dist-packages/lmdb/__init__.py", "python3-lmdb");
+    let needed = [("rrdtool", "rrdtool"), ("mdb_stat", "lmdb-utils"), module];
     check("mappings", &needed, script);
 }
 

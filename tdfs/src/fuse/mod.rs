@@ -38,7 +38,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
-use watch::{look_for_stores, watch};
+use watch::{Look, watch};
 
 /// What the kernel has to offer, or we can't work (all there since Linux 5.11).
 const REQUIRED: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT
@@ -286,11 +286,13 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let was_watched = self.opens.as_ref().is_some_and(|opens| opens.release(ino.0));
+        let look = if was_watched { Look::at(&self.passthrough, ino.0) } else { None };
         reply.ok();
-        if self.opens.as_ref().is_some_and(|opens| opens.release(ino.0)) {
+        if let Some(look) = look {
             let passthrough = self.passthrough.clone();
             self.offload.run(move || {
-                look_for_stores(&passthrough, ino.0);
+                look.finds_stores();
                 passthrough.forget_stores(ino.0);
             });
         }
@@ -393,8 +395,8 @@ impl Filesystem for Adapter {
         let is_watched = self.opens.as_ref().is_some_and(|opens| opens.is_watched(ino.0));
         self.offload.run(move || {
             let done = passthrough.fsync(ino.0, data_only);
-            if is_watched {
-                look_for_stores(&passthrough, ino.0);
+            if is_watched && let Some(look) = Look::at(&passthrough, ino.0) {
+                look.finds_stores();
             }
             answer!("fsync", reply, done, _done => reply.ok());
         });

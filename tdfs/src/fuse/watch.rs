@@ -17,7 +17,8 @@ pub fn watch(opens: Weak<Opens>, passthrough: Arc<Passthrough>, freshen: Arc<Fre
     let look = move || {
         while let Some(watched) = opens.upgrade().map(|opens| opens.watched()) {
             for ino in watched {
-                if look_for_stores(&passthrough, ino) {
+                // What is gone already is looked at by its release.
+                if Look::at(&passthrough, ino).is_some_and(|look| look.finds_stores()) {
                     freshen.now(ino);
                 }
             }
@@ -27,10 +28,32 @@ pub fn watch(opens: Weak<Opens>, passthrough: Arc<Passthrough>, freshen: Arc<Fre
     std::thread::Builder::new().name("stores".into()).spawn(look).map(drop)
 }
 
-/// Looks at one; true if anything was stored there.
-pub fn look_for_stores(passthrough: &Passthrough, ino: u64) -> bool {
-    passthrough.look_for_stores(ino).unwrap_or_else(|e| {
-        tracing::error!("look for what was stored into inode {ino} through a mapping: {e}; run tdfs resync");
-        false
-    })
+/// A look at one file, whose node stays until it is over: the kernel may forget it as soon as its release is answered.
+pub struct Look {
+    passthrough: Arc<Passthrough>,
+    ino: u64,
+}
+
+impl Look {
+    /// None if the kernel has forgotten the file.
+    pub fn at(passthrough: &Arc<Passthrough>, ino: u64) -> Option<Look> {
+        passthrough.hold(ino).then(|| Look { passthrough: Arc::clone(passthrough), ino })
+    }
+
+    /// True if anything was stored there.
+    pub fn finds_stores(&self) -> bool {
+        let ino = self.ino;
+        self.passthrough.look_for_stores(ino).unwrap_or_else(|e| {
+            tracing::error!(
+                "look for what was stored into inode {ino} through a mapping: {e}; run tdfs resync"
+            );
+            false
+        })
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        self.passthrough.forget(self.ino, 1);
+    }
 }
