@@ -115,7 +115,7 @@ fn a_file_whose_names_are_unknown_is_found_and_checked() {
 }
 
 /// "A record that can't be encoded or stored must be known before the change: paths up to 16 KiB (else
-/// ENAMETOOLONG)." (DESIGN section 4)
+/// ENAMETOOLONG)." (DESIGN section 4) tdfs.8: "Paths of more than 16 KiB can't be changed: ENAMETOOLONG."
 #[test]
 fn a_path_that_no_record_can_carry_is_refused_before_the_change() {
     let served = serve();
