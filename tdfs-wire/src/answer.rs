@@ -8,6 +8,7 @@ use crate::codec::{self, CodecError, MESSAGE_BYTES_MAX};
 use crate::object::{Child, Meta};
 use crate::{Frame, Lsn, TreePath, frame::Codec, frame::FrameKind};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Content is compared and sent in blocks of this many bytes.
 pub const BLOCK_BYTES: u64 = 128 * 1024;
@@ -126,6 +127,20 @@ impl Answer {
             return Err(invalid("its stretches do not add up to its bulk"));
         }
         Ok((answer, bulk))
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Found::Gone => write!(f, "gone"),
+            Found::Listing { children, last, .. } => write!(f, "{} names, last: {last}", children.len()),
+            Found::Object { meta, ino, links, stretches } => {
+                let told: u64 = stretches.iter().map(Stretch::bulk_bytes).sum();
+                let len: u64 = stretches.iter().map(Stretch::len).sum();
+                write!(f, "inode {ino}, {links} links, size {}, {told} of {len} bytes", meta.size)
+            }
+        }
     }
 }
 

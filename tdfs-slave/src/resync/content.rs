@@ -71,7 +71,9 @@ impl Resync {
                 self.frontier.need_object(node);
                 return Ok(());
             }
-            return match self.make_name(stock, node, identity)? {
+            let made = self.make_name(stock, node, identity)?;
+            self.frontier.groups.set_exact(GroupId::Master(found.ino));
+            return match made {
                 (Made::Stands, _) => self.finish_object(stock, node, path, found),
                 _ => {
                     self.frontier.recompare_node(node, Touch::No);
@@ -80,6 +82,7 @@ impl Resync {
             };
         };
         let (made, here) = self.make_name(stock, node, identity)?;
+        self.frontier.groups.set_exact(GroupId::Master(found.ino));
         let builds_on_content =
             fill.offset > 0 || found.stretches.iter().any(|stretch| matches!(stretch, Stretch::Same(_)));
         if made != Made::Stands && builds_on_content {

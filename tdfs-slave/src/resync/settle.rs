@@ -46,11 +46,10 @@ impl Resync {
         stock: &mut S,
         id: GroupId,
     ) -> Result<Option<(u64, Counts)>, Failure> {
-        let lost = self.frontier.groups.lost();
         let Some(group) = self.frontier.groups.get(id) else { return Ok(None) };
         let (known, links) = (group.names.len() as u64, group.links);
         let Some(&name) = group.names.first() else { return Ok(None) };
-        let (lost_since, refreshed) = (group.compared_at < lost, group.refreshed);
+        let (lost_since, refreshed) = (self.frontier.groups.is_in_doubt(id), group.refreshed);
         let was_uneven = self.frontier.is_partial() && !group.even;
         let here = match self.frontier.path(name) {
             Some(path) => stock.look(&path)?,
