@@ -62,10 +62,11 @@ impl Resync {
         let identity = Identity { path, kind: &found.meta.kind, ino: found.ino, links: found.links };
         let Some(Need::Object(fill)) = self.frontier.need(node) else {
             let same = stock.look(path)?.filter(|here| here.meta.kind == found.meta.kind);
-            // In a look its meta stands for its content; but a record since, by whatever name, has set its
-            // mtime (rule 7). What differs in its meta all the same, differs.
+            // In a look its size and mtime stand for its content; but a record since, by whatever name, may have
+            // set them (rule 7). Where they differ all the same, the content counts as differing.
             let is_stale = |here: &Standing| {
-                self.looks && self.changed_meanwhile(here) && stock.equal(&here.meta, found.meta)
+                let same = (here.meta.size, here.meta.mtime) == (found.meta.size, found.meta.mtime);
+                self.looks && self.changed_meanwhile(here) && same
             };
             if same.is_none_or(|here| is_stale(&here)) {
                 self.frontier.need_object(node);
