@@ -486,19 +486,16 @@ impl Frontier {
         for id in self.at_or_below(id) {
             let (mark, need) = (self.mark(id), self.need(id));
             let comparing = matches!(need, Some(Need::Object(_) | Need::Meta)) && self.group(id).is_some();
-            let touched = mark == Mark::Unchecked(Touch::Touched)
+            let touched = matches!(mark, Mark::Unchecked(Touch::Touched | Touch::Doubted))
                 || comparing
                 || self.overflown
                 || self.is_missed(id)
                 || self.is_compared_again_later(id);
-            let doubted = mark == Mark::Unchecked(Touch::Doubted);
-            // Half compared, and what other names it has is not known.
-            let alone = comparing && self.group(id).is_some_and(|group| self.groups.names(group).len() < 2);
             let left = left.filter(|_| id == top);
             match left {
-                Some(left) if touched || doubted => self.lose_name(id, left),
-                _ if doubted || (touched && (self.partial || alone)) => self.groups.lose_sight(),
-                _ if touched => self.groups.lose(),
+                Some(left) if touched => self.lose_name(id, left),
+                None if touched && self.partial => self.groups.lose_sight(),
+                None if touched => self.groups.lose(),
                 _ => {}
             }
             self.set_need(id, None);

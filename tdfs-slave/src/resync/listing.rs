@@ -377,7 +377,7 @@ impl Resync {
             _ if here.links < 2 => {}
             Mark::Checked => {}
             // Its other names are not compared any more, or never are where they count as equal.
-            Mark::Unchecked(touch) if touch == Touch::Doubted || self.frontier.is_partial() => {
+            Mark::Unchecked(_) if self.frontier.is_partial() => {
                 self.frontier.groups.lose_sight();
             }
             Mark::Unchecked(_) => self.frontier.groups.lose(),

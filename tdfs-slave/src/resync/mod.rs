@@ -240,6 +240,11 @@ impl Resync {
             && !self.frontier.groups.is_unseen()
     }
 
+    /// True once the whole tree is compared, whatever was asked for.
+    pub fn is_widened(&self) -> bool {
+        self.progress.widened > 0
+    }
+
     fn is_idle(&self) -> bool {
         self.frontier.open().0 == 0
     }
@@ -295,6 +300,8 @@ impl Resync {
             self.frontier.groups.take_unseen();
         } else if self.is_idle() {
             self.settle(stock)?;
+        } else if !self.looks && self.frontier.is_partial() && self.frontier.groups.is_unseen() {
+            self.widen();
         }
         let mut wants = Vec::new();
         // Asked in bursts: what comes together is answered, sent and taken together.

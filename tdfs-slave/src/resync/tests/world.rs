@@ -46,6 +46,8 @@ pub struct World {
     stream: VecDeque<InStream>,
     wants: Vec<Want>,
     pub divergences: u64,
+    /// How many wants were answered.
+    pub answered: u64,
     /// How many records changed the master while an exchange ran.
     pub changes: u64,
     pub coverage: Coverage,
@@ -83,6 +85,7 @@ impl World {
             stream: VecDeque::new(),
             wants: Vec::new(),
             divergences: 0,
+            answered: 0,
             changes: 0,
             coverage: Coverage::default(),
             trail_bytes_max: TRAIL_BYTES_MAX,
@@ -275,6 +278,7 @@ impl World {
     }
 
     fn answers(&mut self, want: &Want) -> Vec<(Answer, Vec<u8>)> {
+        self.answered += 1;
         let answer = |found| Answer { id: want.id, path: want.path.clone(), found };
         let Some(here) = self.master.standing(&want.path) else {
             return vec![(answer(Found::Gone), Vec::new())];
