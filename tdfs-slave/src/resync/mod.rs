@@ -20,6 +20,8 @@ mod watch;
 
 pub use brake::{Brake, count_below};
 pub use disk::Disk;
+pub use frontier::Stood;
+pub use moves::removed_by;
 
 use crate::replay::{Failure, Trouble};
 use frontier::{Fill, Frontier, Mark, Need, NodeId};
@@ -209,16 +211,17 @@ impl Resync {
         self.frontier.miss(path, extent);
     }
 
-    /// Has to be told each op after it was done in the replica. A check's paths are wanted by this.
-    pub fn applied(&mut self, op: &Op) {
+    /// Has to be told each op after it was done in the replica, with what it removed there, if that is known
+    /// ([`removed_by`]). A check's paths are wanted by this.
+    pub fn applied(&mut self, op: &Op, stood: Option<Stood>) {
         self.noted.names_changed();
-        self.frontier.follow(op);
+        self.frontier.follow(op, stood);
     }
 
-    /// Has to be told each op that the replica contradicts; it is not tried again.
-    pub fn contradicted(&mut self, op: &Op) -> Contradiction {
+    /// Has to be told each op that the replica contradicts, with what it should have removed; it is not tried again.
+    pub fn contradicted(&mut self, op: &Op, stood: Option<Stood>) -> Contradiction {
         self.noted.names_changed();
-        self.frontier.contradicted(op)
+        self.frontier.contradicted(op, stood)
     }
 
     /// The connection was lost: what was not answered is asked again.
@@ -235,6 +238,11 @@ impl Resync {
             && self.on_the_way.is_empty()
             && self.frontier.groups.is_empty()
             && !self.frontier.groups.is_unseen()
+    }
+
+    /// True once the whole tree is compared, whatever was asked for.
+    pub fn is_widened(&self) -> bool {
+        self.progress.widened > 0
     }
 
     fn is_idle(&self) -> bool {
@@ -292,6 +300,8 @@ impl Resync {
             self.frontier.groups.take_unseen();
         } else if self.is_idle() {
             self.settle(stock)?;
+        } else if !self.looks && self.frontier.is_partial() && self.frontier.groups.is_unseen() {
+            self.widen();
         }
         let mut wants = Vec::new();
         // Asked in bursts: what comes together is answered, sent and taken together.
@@ -348,7 +358,10 @@ impl Resync {
         if !matches!(answer.found, Found::Listing { last: false, .. }) {
             self.on_the_way.remove(&answer.id);
         }
-        let Some(node) = self.frontier.asked_for(answer.id) else { return Ok(()) };
+        let node = self.frontier.asked_for(answer.id);
+        let need = node.and_then(|node| self.frontier.need(node));
+        tracing::trace!("answer {} about {}: {}, for {need:?}", answer.id, answer.path, answer.found);
+        let Some(node) = node else { return Ok(()) };
         if self.frontier.path(node).as_ref() != Some(&answer.path) {
             self.frontier.requeue(node);
             return Ok(());

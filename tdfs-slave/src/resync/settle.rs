@@ -2,7 +2,8 @@
 //!
 //! Called by `resync` when nothing is needed any more. Groups of names that a touched name may have changed
 //! unseen are compared by hashes once more. A group whose names can't be all accounted for makes the whole
-//! tree be compared: only that finds its other names. A tree whose objects have names outside of it can
+//! tree be compared: only that finds its other names. Where it is clear before the end that this is needed, it is
+//! begun at once. A tree whose objects have names outside of it can
 //! never be accounted for: what two comparisons in a row find alike is accepted.
 
 use super::Resync;
@@ -46,11 +47,10 @@ impl Resync {
         stock: &mut S,
         id: GroupId,
     ) -> Result<Option<(u64, Counts)>, Failure> {
-        let lost = self.frontier.groups.lost();
         let Some(group) = self.frontier.groups.get(id) else { return Ok(None) };
         let (known, links) = (group.names.len() as u64, group.links);
         let Some(&name) = group.names.first() else { return Ok(None) };
-        let (lost_since, refreshed) = (group.compared_at < lost, group.refreshed);
+        let (lost_since, refreshed) = (self.frontier.groups.is_in_doubt(id), group.refreshed);
         let was_uneven = self.frontier.is_partial() && !group.even;
         let here = match self.frontier.path(name) {
             Some(path) => stock.look(&path)?,
@@ -106,16 +106,17 @@ impl Resync {
 
     /// Begins the whole tree, whatever the scope was. Replay has set mtimes since this resync began, so what
     /// changed since is compared by hashes (rule 7).
-    fn widen(&mut self) {
+    pub(super) fn widen(&mut self) {
         self.distrust.changed_since = match (self.distrust.changed_since, self.began) {
             (Some(since), Some(began)) => Some(since.min(began)),
             (since, began) => since.or(began),
         };
         let root = self.frontier.root();
+        self.frontier.set_partial(false);
         self.frontier.strip(root);
+        self.frontier.groups.take_unseen();
         self.frontier.set_mark(root, Mark::Unchecked(Touch::No));
         self.frontier.set_need(root, Some(Need::Listing));
-        self.frontier.set_partial(false);
         self.drop_parts();
         self.progress.widened += 1;
     }
