@@ -121,7 +121,7 @@ impl Answer {
         let (head, bulk) = rest.split_at(length);
         let answer: Answer = codec::decode_message(head)?;
         let told: u64 = match &answer.found {
-            Found::Object { stretches, .. } => stretches.iter().map(Stretch::bulk_bytes).sum(),
+            Found::Object { stretches, .. } => stretches.iter().map(Stretch::bulk_len).sum(),
             Found::Gone | Found::Listing { .. } => 0,
         };
         if told != bulk.len() as u64 {
@@ -204,7 +204,8 @@ impl Stretch {
         self.len() == 0
     }
 
-    fn bulk_bytes(&self) -> u64 {
+    /// How many bytes of the bulk are its.
+    pub fn bulk_len(&self) -> u64 {
         match *self {
             Stretch::Data(len) => u64::from(len),
             Stretch::Same(_) | Stretch::Hole(_) => 0,
