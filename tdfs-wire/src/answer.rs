@@ -182,7 +182,7 @@ impl fmt::Display for Found {
             Found::Gone => write!(f, "gone"),
             Found::Listing { children, last, .. } => write!(f, "{} names, last: {last}", children.len()),
             Found::Object { meta, ino, links, stretches } => {
-                let told: u64 = stretches.iter().map(Stretch::bulk_bytes).sum();
+                let told: u64 = stretches.iter().map(Stretch::bulk_len).sum();
                 let len: u64 = stretches.iter().map(Stretch::len).sum();
                 write!(f, "inode {ino}, {links} links, size {}, {told} of {len} bytes", meta.size)
             }
