@@ -148,6 +148,27 @@ fn old_pages_are_not_shown_again() {
     cluster.finish();
 }
 
+/// tdfs.8: `wait` "returns when every slave has applied all that was changed before": also what was stored past us and
+/// whose file was closed a moment ago, or is open still.
+#[test]
+fn wait_waits_for_stores() {
+    let cluster = start();
+    let path = cluster.mount().join("file");
+    fs::write(&path, vec![b'.'; SIZE]).unwrap();
+    for round in 0..20_u8 {
+        let reading = File::open(&path).unwrap();
+        let mut mapping = Mapping::shared(&to_write(&path), SIZE).unwrap();
+        let at = usize::from(round) * 5_000;
+        mapping.store(at, b"stored");
+        let kept = (round % 2 == 0).then_some(mapping);
+        drop(reading);
+        cluster.wait();
+        let found = fs::read(cluster.slaves[0].replica.join("file")).unwrap();
+        assert_eq!(&found[at..at + 6], b"stored", "round {round}, open: {}", kept.is_some());
+    }
+    cluster.finish();
+}
+
 /// What was stored in a mapping is shown by sendfile(2) a moment later, though the kernel takes that from its cache.
 #[test]
 fn sendfile_shows_what_was_stored() {
