@@ -36,7 +36,7 @@ fn arrives(cluster: &Cluster, name: &str, offset: u64, bytes: &[u8]) {
     });
 }
 
-/// tdfs(8): "such a file is compared at fsync, at its last close, and each second while it is open".
+/// tdfs(8): "such a file is compared at fsync, at its last close, each second while it is open, and by wait".
 #[test]
 fn what_is_stored_past_tdfs_arrives() {
     // tmpfs does not tell of stores, the disk's file system does.
