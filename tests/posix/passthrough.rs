@@ -36,7 +36,7 @@ fn arrives(cluster: &Cluster, name: &str, offset: u64, bytes: &[u8]) {
     });
 }
 
-/// tdfs(8): "such a file is compared at fsync, at its last close, and each second while it is open".
+/// tdfs(8): "such a file is compared at fsync, at its last close, each second while it is open, and by wait".
 #[test]
 fn what_is_stored_past_tdfs_arrives() {
     // tmpfs does not tell of stores, the disk's file system does.
@@ -144,6 +144,27 @@ fn old_pages_are_not_shown_again() {
         drop(reading);
         to_write(&path).read_exact_at(&mut byte, 1_000).unwrap();
         assert_eq!(byte, [round]);
+    }
+    cluster.finish();
+}
+
+/// tdfs.8: `wait` "returns when every slave has applied all that was changed before": also what was stored past us and
+/// whose file was closed a moment ago, or is open still.
+#[test]
+fn wait_waits_for_stores() {
+    let cluster = start();
+    let path = cluster.mount().join("file");
+    fs::write(&path, vec![b'.'; SIZE]).unwrap();
+    for round in 0..20_u8 {
+        let reading = File::open(&path).unwrap();
+        let mut mapping = Mapping::shared(&to_write(&path), SIZE).unwrap();
+        let at = usize::from(round) * 5_000;
+        mapping.store(at, b"stored");
+        let kept = (round % 2 == 0).then_some(mapping);
+        drop(reading);
+        cluster.wait();
+        let found = fs::read(cluster.slaves[0].replica.join("file")).unwrap();
+        assert_eq!(&found[at..at + 6], b"stored", "round {round}, open: {}", kept.is_some());
     }
     cluster.finish();
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use rustix::fs::{FallocateFlags, FlockOperation, Gid, Mode, SeekFrom, Uid, XattrFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, Gid, Mode, OFlags, SeekFrom, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::perform::{digest, whole_blocks};
@@ -108,6 +108,9 @@ impl Held {
     pub(super) fn perform(&mut self, op: &HeldOp, rng: &mut Rng) -> std::io::Result<String> {
         let nothing = |()| String::new();
         match op {
+            // FUSE takes what most file systems refuse: other lengths, offsets and memory.
+            HeldOp::Write(region) | HeldOp::Read(region) if self.is_direct()? => self.blocks(*region, rng),
+            HeldOp::WriteOn(len) if self.is_direct()? => self.blocks(Region { offset: 0, len: *len }, rng),
             HeldOp::Map | HeldOp::Store(_) | HeldOp::Load(_) | HeldOp::Flush => self.mapped(op, rng),
             HeldOp::Write(region) => {
                 self.file.write_all_at(&rng.bytes(region.len), region.offset).map(nothing)
@@ -177,6 +180,10 @@ impl Held {
             }
             _ => unreachable!("{op:?} does not describe a file"),
         }
+    }
+
+    fn is_direct(&self) -> std::io::Result<bool> {
+        Ok(rustix::fs::fcntl_getfl(&self.file)?.contains(OFlags::DIRECT))
     }
 
     fn blocks(&self, region: Region, rng: &mut Rng) -> std::io::Result<String> {
