@@ -522,8 +522,8 @@ impl Frontier {
         }
         match (self.partial, strangers) {
             (true, true) => self.groups.lose_sight(),
-            (true, false) => {}
-            (false, _) => self.lose_ungrouped(Some(left)),
+            (false, true) => self.lose_ungrouped(Some(left)),
+            (_, false) => {}
         }
     }
 

@@ -300,8 +300,6 @@ impl Resync {
             self.frontier.groups.take_unseen();
         } else if self.is_idle() {
             self.settle(stock)?;
-        } else if !self.looks && self.frontier.is_partial() && self.frontier.groups.is_unseen() {
-            self.widen();
         }
         let mut wants = Vec::new();
         // Asked in bursts: what comes together is answered, sent and taken together.

@@ -259,13 +259,12 @@ impl Frontier {
         if source.checked && group.is_none() {
             // Also where the target is not checked: by that name it may miss a record.
             let (id, new) = (self.ensure(from), self.groups.new_linked());
-            self.enter_group(id, new, 2);
+            self.enter_group(id, new, None);
             group = Some(new);
         }
         if checked && let Some(group) = group {
-            let links = self.groups.get(group).map_or(0, |group| group.links);
             let id = self.ensure(to);
-            self.enter_group(id, group, links);
+            self.enter_group(id, group, None);
         }
         match (checked, sound) {
             (true, false) => self.recompare(to),
