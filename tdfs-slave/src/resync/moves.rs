@@ -4,9 +4,9 @@
 //! The marks mirror the master's names, so they follow an op even where the replica could not (an object
 //! that is missing in an unchecked part).
 
-use super::frontier::{Frontier, Mark, Need, NodeId, Touch};
-use super::frontier::{Fill, Left, Stood};
 use super::Contradiction;
+use super::frontier::{Fill, Frontier, Mark, Need, NodeId, Touch};
+use super::losses::{Left, Stood};
 use tdfs_wire::op::{DataOp, NamespaceOp, Op, RenameMode};
 use tdfs_wire::trail::Extent;
 use tdfs_wire::{TreePath, op::NewObject};
@@ -333,15 +333,6 @@ impl Frontier {
                 self.compare_again(name, fill);
             }
         }
-    }
-}
-
-/// The name that `op` removes if it is done, unless that is a directory's.
-pub fn removed_by(op: &Op) -> Option<&TreePath> {
-    match op {
-        Op::Namespace(NamespaceOp::Unlink { path, .. }) => Some(path),
-        Op::Namespace(NamespaceOp::Rename { to, mode: RenameMode::Replace, .. }) => Some(to),
-        _ => None,
     }
 }
 
