@@ -66,24 +66,6 @@ pub enum Need {
     Object(Fill),
 }
 
-/// What stood in the replica at a name that an op removes, before it was done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stood {
-    /// Its inode number.
-    pub ino: u64,
-    /// How many names it had, that one among them; 0: nothing stood there.
-    pub links: u64,
-}
-
-/// What is left of an object when one of its names went.
-#[derive(Clone, Copy, Debug)]
-pub struct Left {
-    /// How many names it has on the master.
-    pub there: u64,
-    /// What stood at the name in the replica.
-    pub here: Stood,
-}
-
 /// A path as the trie sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
@@ -470,81 +452,6 @@ impl Frontier {
         }
     }
 
-    /// The object is gone, with all that was below it.
-    pub fn forget(&mut self, id: NodeId) {
-        self.forget_leaving(id, None);
-    }
-
-    /// The same; `left`: what the object has besides, where that is known. What has no other name on either side
-    /// can go unseen.
-    pub fn forget_leaving(&mut self, top: NodeId, left: Option<Left>) {
-        let id = top;
-        if id == self.root {
-            return;
-        }
-        self.detach(id);
-        for id in self.at_or_below(id) {
-            let (mark, need) = (self.mark(id), self.need(id));
-            let comparing = matches!(need, Some(Need::Object(_) | Need::Meta)) && self.group(id).is_some();
-            let touched = matches!(mark, Mark::Unchecked(Touch::Touched | Touch::Doubted))
-                || comparing
-                || self.overflown
-                || self.is_missed(id)
-                || self.is_compared_again_later(id);
-            let left = left.filter(|_| id == top);
-            match left {
-                Some(left) if touched => self.lose_name(id, left),
-                None if touched && self.partial => self.groups.lose_sight(),
-                None if touched => self.groups.lose(),
-                _ => {}
-            }
-            self.set_need(id, None);
-            self.set_mark(id, Mark::Checked);
-            self.set_missed(id, false);
-            if left.is_some_and(|left| left.is_nothing()) {
-                self.leave_group_alone(id);
-            } else {
-                self.leave_group(id);
-            }
-            self.release(id);
-        }
-    }
-
-    /// A name goes whose object was not compared to its end: which others may be concerned?
-    fn lose_name(&mut self, id: NodeId, left: Left) {
-        let Some(group) = self.group(id) else { return self.lose_ungrouped(Some(left)) };
-        let Some(known) = self.groups.get(group) else { return };
-        let others = known.names.len() as u64 - 1;
-        let even = known.even && known.local == Some(left.here.ino);
-        let strangers = left.there > others || (left.here.links > 1 && (!even || left.here.links - 1 > others));
-        if others > 0 {
-            self.groups.doubt(group);
-        }
-        match (self.partial, strangers) {
-            (true, true) => self.groups.lose_sight(),
-            (true, false) => {}
-            (false, _) => self.lose_ungrouped(Some(left)),
-        }
-    }
-
-    /// The same of a name that is in no group.
-    pub(super) fn lose_ungrouped(&mut self, left: Option<Left>) {
-        let Some(left) = left else { return self.groups.lose() };
-        if left.is_nothing() {
-            return;
-        }
-        if self.partial {
-            // Its other names count as equal.
-            return self.groups.lose_sight();
-        }
-        if left.there > 0 {
-            self.groups.lose_unknown();
-        }
-        if left.here.links > 1 {
-            self.groups.suspect(left.here.ino);
-        }
-    }
-
     /// Nothing is known any more of the object and of what is below it, but what touched it.
     pub fn strip(&mut self, top: NodeId) {
         let mut below = self.at_or_below(top);
@@ -567,7 +474,7 @@ impl Frontier {
     }
 
     /// The node and all below it, each after the one above it.
-    fn at_or_below(&self, top: NodeId) -> Vec<NodeId> {
+    pub(super) fn at_or_below(&self, top: NodeId) -> Vec<NodeId> {
         let mut found = vec![top];
         let mut next = 0;
         while let Some(&id) = found.get(next) {
@@ -600,7 +507,7 @@ impl Frontier {
         }
     }
 
-    fn release(&mut self, id: NodeId) {
+    pub(super) fn release(&mut self, id: NodeId) {
         if let Some((turn, node)) = self.slots.get_mut(id.slot as usize) {
             *turn += 1;
             *node = None;
@@ -613,13 +520,6 @@ impl Frontier {
         let own = |id: NodeId| matches!(self.need(id), Some(Need::Object(_)));
         let group = self.group(id).and_then(|group| self.groups.get(group));
         own(id) || group.is_some_and(|group| group.names.iter().any(|&name| own(name)))
-    }
-}
-
-impl Left {
-    /// True if the object has no other name on either side.
-    fn is_nothing(&self) -> bool {
-        self.there == 0 && self.here.links <= 1
     }
 }
 

@@ -106,12 +106,12 @@ impl Groups {
         self.owners.get(&local).copied()
     }
 
-    /// Puts a name into a group.
-    pub(super) fn enter(&mut self, name: NodeId, id: GroupId, links: u64) {
+    /// Puts a name into a group. `told`: how many names the object has; None: a record linked it, that is counted.
+    pub(super) fn enter(&mut self, name: NodeId, id: GroupId, told: Option<u64>) {
         let lost = self.lost;
         self.by_id.entry(id).or_insert_with(|| Group {
             names: BTreeSet::new(),
-            links,
+            links: told.unwrap_or(2),
             local: None,
             compared_at: lost,
             doubted_at: 0,
@@ -122,7 +122,9 @@ impl Groups {
         });
         self.change(id, |group| {
             group.names.insert(name);
-            (group.links, group.exact) = (links, false);
+            if let Some(links) = told {
+                (group.links, group.exact) = (links, false);
+            }
         });
     }
 
@@ -263,7 +265,8 @@ impl Group {
 
 impl Frontier {
     /// Puts the name into a group; what records linked with it comes along.
-    pub fn enter_group(&mut self, id: NodeId, group: GroupId, links: u64) {
+    /// `told` as for [`Groups::enter`].
+    pub fn enter_group(&mut self, id: NodeId, group: GroupId, told: Option<u64>) {
         let names = match self.group(id) {
             Some(before @ GroupId::Linked(_)) if before != group => self.groups.names(before),
             _ => vec![id],
@@ -274,7 +277,7 @@ impl Frontier {
             }
             if let Some(node) = self.get_mut(id) {
                 node.group = Some(group);
-                self.groups.enter(id, group, links);
+                self.groups.enter(id, group, told);
             }
         }
     }

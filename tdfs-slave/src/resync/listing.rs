@@ -308,7 +308,7 @@ impl Resync {
         // Once in a group it stays, until hard links are settled: what a name that is gone by now did to the
         // content may not have been compared.
         if links > 1 || here.links > 1 || self.frontier.group(node).is_some() {
-            self.frontier.enter_group(node, GroupId::Master(ino), links);
+            self.frontier.enter_group(node, GroupId::Master(ino), Some(links));
             self.frontier.groups.claim(ino, here.ino);
             if let Some(group) = self.frontier.groups.get_mut(GroupId::Master(ino)) {
                 group.even &= here.links == links;

@@ -13,6 +13,7 @@ mod disk;
 mod frontier;
 mod groups;
 mod listing;
+mod losses;
 mod moves;
 mod settle;
 mod stock;
@@ -20,8 +21,7 @@ mod watch;
 
 pub use brake::{Brake, count_below};
 pub use disk::Disk;
-pub use frontier::Stood;
-pub use moves::removed_by;
+pub use losses::{Stood, removed_by};
 
 use crate::replay::{Failure, Trouble};
 use frontier::{Fill, Frontier, Mark, Need, NodeId};
@@ -300,8 +300,6 @@ impl Resync {
             self.frontier.groups.take_unseen();
         } else if self.is_idle() {
             self.settle(stock)?;
-        } else if !self.looks && self.frontier.is_partial() && self.frontier.groups.is_unseen() {
-            self.widen();
         }
         let mut wants = Vec::new();
         // Asked in bursts: what comes together is answered, sent and taken together.

@@ -4,9 +4,9 @@
 //! The marks mirror the master's names, so they follow an op even where the replica could not (an object
 //! that is missing in an unchecked part).
 
-use super::frontier::{Frontier, Mark, Need, NodeId, Touch};
-use super::frontier::{Fill, Left, Stood};
 use super::Contradiction;
+use super::frontier::{Fill, Frontier, Mark, Need, NodeId, Touch};
+use super::losses::{Left, Stood};
 use tdfs_wire::op::{DataOp, NamespaceOp, Op, RenameMode};
 use tdfs_wire::trail::Extent;
 use tdfs_wire::{TreePath, op::NewObject};
@@ -259,13 +259,12 @@ impl Frontier {
         if source.checked && group.is_none() {
             // Also where the target is not checked: by that name it may miss a record.
             let (id, new) = (self.ensure(from), self.groups.new_linked());
-            self.enter_group(id, new, 2);
+            self.enter_group(id, new, None);
             group = Some(new);
         }
         if checked && let Some(group) = group {
-            let links = self.groups.get(group).map_or(0, |group| group.links);
             let id = self.ensure(to);
-            self.enter_group(id, group, links);
+            self.enter_group(id, group, None);
         }
         match (checked, sound) {
             (true, false) => self.recompare(to),
@@ -334,15 +333,6 @@ impl Frontier {
                 self.compare_again(name, fill);
             }
         }
-    }
-}
-
-/// The name that `op` removes if it is done, unless that is a directory's.
-pub fn removed_by(op: &Op) -> Option<&TreePath> {
-    match op {
-        Op::Namespace(NamespaceOp::Unlink { path, .. }) => Some(path),
-        Op::Namespace(NamespaceOp::Rename { to, mode: RenameMode::Replace, .. }) => Some(to),
-        _ => None,
     }
 }
 

@@ -2,8 +2,7 @@
 //!
 //! Called by `resync` when nothing is needed any more. Groups of names that a touched name may have changed
 //! unseen are compared by hashes once more. A group whose names can't be all accounted for makes the whole
-//! tree be compared: only that finds its other names. Where it is clear before the end that this is needed, it is
-//! begun at once. A tree whose objects have names outside of it can
+//! tree be compared: only that finds its other names. A tree whose objects have names outside of it can
 //! never be accounted for: what two comparisons in a row find alike is accepted.
 
 use super::Resync;
@@ -20,6 +19,11 @@ pub(super) type Accepted = HashMap<u64, Counts>;
 
 impl Resync {
     pub(super) fn settle<S: Stock>(&mut self, stock: &mut S) -> Result<(), Failure> {
+        if self.frontier.is_partial() && self.frontier.groups.is_unseen() {
+            // All of it is compared in any case: what is in doubt, with that.
+            self.widen();
+            return Ok(());
+        }
         let mut unaccounted = Vec::new();
         for group in self.frontier.groups.ids() {
             unaccounted.extend(self.settle_group(stock, group)?);
@@ -106,7 +110,7 @@ impl Resync {
 
     /// Begins the whole tree, whatever the scope was. Replay has set mtimes since this resync began, so what
     /// changed since is compared by hashes (rule 7).
-    pub(super) fn widen(&mut self) {
+    fn widen(&mut self) {
         self.distrust.changed_since = match (self.distrust.changed_since, self.began) {
             (Some(since), Some(began)) => Some(since.min(began)),
             (since, began) => since.or(began),

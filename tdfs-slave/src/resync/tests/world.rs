@@ -143,8 +143,10 @@ impl World {
 
     /// Does `op` on the master; the record goes into the stream.
     pub fn record(&mut self, mut op: Op, bulk: &[u8]) {
-        let left = removed_by(&op).and_then(|path| self.master.get(path).ok()).map_or(0, |inode| inode.links - 1);
-        if let Op::Namespace(NamespaceOp::Unlink { links, .. } | NamespaceOp::Rename { links, .. }) = &mut op {
+        let left =
+            removed_by(&op).and_then(|path| self.master.get(path).ok()).map_or(0, |inode| inode.links - 1);
+        if let Op::Namespace(NamespaceOp::Unlink { links, .. } | NamespaceOp::Rename { links, .. }) = &mut op
+        {
             *links = left as u32;
         }
         self.master.apply(&op, bulk).expect("the op is possible");
@@ -354,7 +356,11 @@ impl World {
 
     fn replay(&mut self, op: &Op, bulk: &[u8]) {
         self.coverage.count(&self.resync.frontier, op);
-        let stands = |path| self.replica.standing(path).map_or(Stood::default(), |here| Stood { ino: here.ino, links: here.links });
+        let stands = |path| {
+            self.replica
+                .standing(path)
+                .map_or(Stood::default(), |here| Stood { ino: here.ino, links: here.links })
+        };
         let stood = removed_by(op).map(stands);
         if self.replica.apply(op, bulk).is_ok() {
             self.say(|| format!("replayed: {op:?}"));
