@@ -43,6 +43,9 @@ pub struct Serve {
     /// filesystem's replica.
     #[arg(long)]
     pub adopt: bool,
+    /// Give up the right to set trusted xattrs (CAP_SYS_ADMIN), and leave them out of the replica.
+    #[arg(long)]
+    pub no_trusted_xattrs: bool,
     /// Talk to the master in plain TCP, without encryption and without asking who it is.
     #[arg(long)]
     pub insecure: bool,

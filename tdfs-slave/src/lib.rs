@@ -8,6 +8,7 @@
 pub mod applied;
 mod args;
 mod checks;
+mod confine;
 mod daemon;
 pub mod receive;
 pub mod relay;

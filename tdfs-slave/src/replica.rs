@@ -29,6 +29,7 @@ use tdfs_host::cli::WrongUse;
 use tdfs_host::object;
 use tdfs_host::root::Root;
 use tdfs_host::state::StateDir;
+use tdfs_host::step::try_outside;
 use tdfs_wire::answer::{Answer, Want};
 use tdfs_wire::message::{Begin, Check, Finding, Lost, Order, Plan, Report, Standing};
 use tdfs_wire::record::Record;
@@ -506,6 +507,7 @@ impl Replay for Replica {
     }
 
     fn idle(&mut self) {
+        try_outside(self.state.path());
         if self.doubt.is_none()
             && let Err(e) = self.applied.settle()
         {

@@ -94,14 +94,14 @@ impl Resync {
         }
         if found.meta.kind == Kind::File {
             let end = self.fill(stock, path, (fill.offset, here.meta.size), found)?;
-            self.progress.bytes_done += end - fill.offset;
+            self.progress.bytes_done = self.progress.bytes_done.saturating_add(end - fill.offset);
             if end < found.meta.size && end > fill.offset {
                 let fill = Fill { offset: end, bytes_left: found.meta.size - end, ..fill };
                 self.frontier.set_need(node, Some(Need::Object(fill)));
                 return Ok(());
             }
             if end < found.meta.size {
-                tracing::warn!("the answer about {path} says nothing; asked again");
+                tracing::debug!("the answer about {path} says nothing; asked again");
                 self.frontier.requeue(node);
                 return Ok(());
             }

@@ -68,6 +68,11 @@ pub struct Groups {
 }
 
 impl Groups {
+    /// None, but what was lost before is not forgotten.
+    pub fn after(before: &Groups) -> Groups {
+        Groups { lost: before.lost + 1, ..Groups::default() }
+    }
+
     /// The group.
     pub fn get(&self, id: GroupId) -> Option<&Group> {
         self.by_id.get(&id)
