@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use harness::ops::{HeldOp, Op, generate};
 use harness::{Cluster, ClusterBuilder, Compare, Rng};
@@ -11,6 +12,8 @@ use crate::view::{Depth, View, Wanted};
 use crate::worker::{self, WORKERS, Worker};
 
 const STEPS_MAX: usize = 60;
+/// In this time the kernel shows the times that are.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// One operation: who does it, and the seed that it is drawn from.
 #[derive(Clone, Debug)]
@@ -114,11 +117,11 @@ impl Model {
                 1 => Depth::Content,
                 _ => Depth::Attributes,
             };
-            let now = roots.each_ref().map(|root| View::of(root, wanted));
+            let mut now = roots.each_ref().map(|root| View::of(root, wanted));
             let [plain, mount] = &now;
-            let found = plain
-                .difference(mount)
-                .or_else(|| (step.kind == Kind::Timed).then(|| self.times(name, [plain, mount], &before))?);
+            let found = plain.difference(mount).or_else(|| {
+                (step.kind == Kind::Timed).then(|| self.times(name, &mut now, &before, wanted))?
+            });
             if let Some(found) = found {
                 return Some(format!("{} left {found}", at()));
             }
@@ -127,7 +130,20 @@ impl Model {
         None
     }
 
-    fn times(&self, name: &str, now: [&View; 2], before: &[View; 2]) -> Option<String> {
+    /// A look by somebody else at the same moment (at what others hold open, say) can have the kernel show former times until
+    /// tdfs tells it once more.
+    fn times(&self, name: &str, now: &mut [View; 2], before: &[View; 2], wanted: Wanted) -> Option<String> {
+        let mut found = self.times_now(name, now, before);
+        let deadline = Instant::now() + FRESH;
+        while found.is_some() && Instant::now() < deadline {
+            std::thread::sleep(FRESH / 20);
+            now[1] = View::of(&self.cluster.mount().join(name), wanted);
+            found = self.times_now(name, now, before);
+        }
+        found
+    }
+
+    fn times_now(&self, name: &str, now: &[View; 2], before: &[View; 2]) -> Option<String> {
         let backing = self.cluster.paths.backing.join(name);
         if backing != self.cluster.mount().join(name) {
             let below = View::of(&backing, Wanted { depth: Depth::Attributes, capabilities: true });
@@ -135,7 +151,7 @@ impl Model {
                 return Some(format!("and below the mount: {found}"));
             }
         }
-        View::times_differ(now, [&before[0], &before[1]])
+        View::times_differ([&now[0], &now[1]], [&before[0], &before[1]])
     }
 
     fn replica(&self, name: &str) -> Option<String> {
@@ -170,6 +186,6 @@ fn next_tick() {
     let now = || rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
     let before = now();
     while now() == before {
-        std::thread::sleep(std::time::Duration::from_micros(500));
+        std::thread::sleep(Duration::from_micros(500));
     }
 }

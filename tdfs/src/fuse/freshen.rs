@@ -41,7 +41,7 @@ impl Freshen {
         Ok(Freshen { shared })
     }
 
-    /// The node's attributes are to be asked for again a moment from now.
+    /// The node's attributes are to be asked for again a moment from now: to be called behind the change.
     pub fn later(&self, node: u64) {
         let mut state = self.shared.state.lock();
         if state.nodes.insert(node) && state.nodes.len() == 1 {
@@ -82,9 +82,10 @@ impl Shared {
             if state.closed {
                 return;
             }
+            // Taken before the pause: who comes during it gets a whole one, too.
+            let nodes = std::mem::take(&mut state.nodes);
             drop(state);
             thread::sleep(DELAY);
-            let nodes = std::mem::take(&mut self.state.lock().nodes);
             nodes.into_iter().for_each(|node| self.mark(node));
         }
     }

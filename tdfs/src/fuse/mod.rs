@@ -226,13 +226,15 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let done = self.passthrough.unlink((parent.0, name.as_bytes()));
         self.freshen.later(parent.0);
-        answer!("unlink", reply, self.passthrough.unlink((parent.0, name.as_bytes())), _done => reply.ok());
+        answer!("unlink", reply, done, _done => reply.ok());
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let done = self.passthrough.rmdir((parent.0, name.as_bytes()));
         self.freshen.later(parent.0);
-        answer!("rmdir", reply, self.passthrough.rmdir((parent.0, name.as_bytes())), _done => reply.ok());
+        answer!("rmdir", reply, done, _done => reply.ok());
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
@@ -253,9 +255,10 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
+        let done = self.passthrough.rename(from, to, flags.bits());
         self.freshen.later(parent.0);
         self.freshen.later(newparent.0);
-        answer!("rename", reply, self.passthrough.rename(from, to, flags.bits()), _done => reply.ok());
+        answer!("rename", reply, done, _done => reply.ok());
     }
 
     fn link(&self, _request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
