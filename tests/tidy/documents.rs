@@ -150,6 +150,14 @@ pub fn missing_in_code_map(paths: &[String], code_map: &str) -> Vec<String> {
     missing.map(|(package, name)| format!("ARCHITECTURE.md: does not name {package}/src/{name}")).collect()
 }
 
+/// Tests that a table of rules names in its last column, and that do not exist in `sources`.
+pub fn tests_that_are_gone(path: &str, table: &str, sources: &str) -> Vec<String> {
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.rsplit_once(" | "));
+    let named = rows.flat_map(|(_, tests)| tests.split('`').skip(1).step_by(2));
+    let gone = named.filter(|name| !sources.contains(&format!("fn {name}(")));
+    gone.map(|name| format!("{path}: no test {name}")).collect()
+}
+
 /// So many words in a row are a quotation.
 const QUOTED_WORDS: usize = 5;
 
@@ -177,6 +185,13 @@ fn words_of(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rule_whose_test_is_gone_is_found() {
+        let table = "| rule | tests |\n|---|---|\n| `never` | `one`, `two` |\n";
+        assert!(tests_that_are_gone("R", table, "fn one() fn two()").is_empty());
+        assert_eq!(tests_that_are_gone("R", table, "fn two() fn one_more()"), ["R: no test one"]);
+    }
 
     #[test]
     fn a_promise_that_no_test_quotes_is_found() {

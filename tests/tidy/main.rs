@@ -105,6 +105,14 @@ fn a_test_quotes_every_promise() {
 }
 
 #[test]
+fn each_rule_has_its_tests() {
+    let tree = Tree::open();
+    let sources: Vec<String> = tree.rust_sources().into_iter().map(|source| source.code).collect();
+    let (path, sources) = ("tests/RULES.md", sources.join("\n"));
+    assert_none(&documents::tests_that_are_gone(path, &tree.read(path), &sources));
+}
+
+#[test]
 fn man_pages_and_readme_name_the_flags_that_exist_and_no_others() {
     let tree = Tree::open();
     let readme = tree.read("README.md");

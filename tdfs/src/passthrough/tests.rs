@@ -158,6 +158,53 @@ fn the_number_of_a_removed_object_is_not_used_again_while_it_is_remembered() {
     assert_eq!(served.fs.getattr(first).unwrap_err(), Errno::STALE);
 }
 
+/// "Every path ... is built and used under the shared tree lock, and what was opened must be the node's (dev, ino)"
+/// (DESIGN section 4).
+#[test]
+fn another_object_at_a_node_s_name_is_not_taken_for_it() {
+    let served = serve();
+    let file = served.create(ROOT, "file");
+    // As somebody may do who reaches below the mount.
+    std::fs::write(served.path().join("other"), "other's").unwrap();
+    std::fs::rename(served.path().join("other"), served.path().join("file")).unwrap();
+    let before = std::fs::metadata(served.path().join("file")).unwrap().mode();
+    assert_eq!(served.fs.chmod(file, 0o4711), Err(Errno::STALE));
+    assert_eq!(std::fs::metadata(served.path().join("file")).unwrap().mode(), before);
+    let dir = served.mkdir(ROOT, "dir");
+    for (from, to) in [("dir", "away"), ("elsewhere", "dir")] {
+        let _made = std::fs::create_dir(served.path().join("elsewhere"));
+        std::fs::rename(served.path().join(from), served.path().join(to)).unwrap();
+    }
+    served.fs.dirs.remove(dir);
+    let made = served.fs.mknod((dir, b"new"), 0o644, 0, 0, served.fs.owner);
+    assert_eq!(made.map(drop), Err(Errno::STALE));
+    assert_eq!(std::fs::read_dir(served.path().join("dir")).unwrap().count(), 0);
+    assert_eq!(served.ops().len(), 2, "nothing of it is recorded");
+}
+
+/// "An operation that fails after it changed something (... chown refused after a create ...) is undone under the locks, or its
+/// outcome is recorded" (DESIGN section 4).
+#[test]
+fn what_its_owner_can_not_be_given_is_taken_away_again() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let served = serve();
+    // This thread alone may not chown(2).
+    let mut sets = capabilities(None).unwrap();
+    sets.effective.remove(CapabilitySet::CHOWN);
+    set_capabilities(None, sets).unwrap();
+    let made = served.fs.mknod((ROOT, b"file"), 0o644, 0, 0, NOBODY);
+    assert_eq!(made.map(drop), Err(Errno::PERM));
+    let made = served.fs.mkdir((ROOT, b"dir"), 0o755, 0, NOBODY);
+    assert_eq!(made.map(drop), Err(Errno::PERM));
+    assert_eq!(std::fs::read_dir(served.path()).unwrap().count(), 0);
+    let ops = served.ops();
+    let [Op::Attr(_), Op::Attr(_)] = &ops[..] else { panic!("the mtime of the directory: {ops:?}") };
+}
+
 #[test]
 fn the_open_fds_stay_few_however_many_files_are_used() {
     let served = serve();

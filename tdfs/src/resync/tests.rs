@@ -95,6 +95,33 @@ fn a_listing_is_exact_whatever_happened_since_its_children_were_read() {
     assert_eq!((told[3].meta.size, told[4].meta.size), (3, 4));
 }
 
+/// DESIGN section 7, rule 2: "An answer is exact as of the log's head n at that moment ... It enters the sender's queue before
+/// the locks are released": who changes the object meanwhile waits until then.
+#[test]
+fn no_record_of_an_object_comes_between_its_state_and_the_answer() {
+    let served = serve();
+    let fs = Arc::clone(&served.answers.passthrough);
+    let caller = crate::passthrough::Caller { uid: 0, gid: 0 };
+    let file = fs.mknod((1, b"file"), 0o644, 0, 0, caller).unwrap().nodeid;
+    let object = Wanted::Object { offset: 0, hashes: Vec::new() };
+    for (path, what) in [(TreePath::new(*b"file").unwrap(), object), (TreePath::root(), Wanted::Listing)] {
+        let changing = RefCell::new(None);
+        let place = |placed: Placed| {
+            let (fs, other) = (Arc::clone(&fs), path.is_root());
+            let thread = std::thread::spawn(move || match other {
+                true => fs.mknod((1, b"another"), 0o644, 0, 0, caller).map(drop),
+                false => fs.write(file, 0, b"changed").map(drop),
+            });
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            assert!(!thread.is_finished(), "{path} was changed before the answer had its place");
+            assert_eq!(served.answers.commit().log().head(), placed.as_of);
+            changing.replace(Some(thread));
+        };
+        served.answers.try_answer(&Want { id: 1, path: path.clone(), what }, &place).unwrap();
+        changing.take().unwrap().join().unwrap().unwrap();
+    }
+}
+
 #[test]
 fn a_large_directory_is_told_whole_and_sorted() {
     let served = serve();
