@@ -9,6 +9,7 @@ use crate::object::{Child, Kind, Meta};
 use crate::op::{FILE_BYTES_MAX, sound};
 use crate::{Frame, Lsn, TreePath, frame::Codec, frame::FrameKind};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Content is compared and sent in blocks of this many bytes.
 pub const BLOCK_BYTES: u64 = 128 * 1024;
@@ -170,6 +171,20 @@ impl Want {
                 let fits = *offset <= FILE_BYTES_MAX && offset.is_multiple_of(BLOCK_BYTES);
                 sound::check(fits, "an offset where no block begins")?;
                 sound::check(hashes.len() <= BLOCKS_MAX, "too many hashes")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Found::Gone => write!(f, "gone"),
+            Found::Listing { children, last, .. } => write!(f, "{} names, last: {last}", children.len()),
+            Found::Object { meta, ino, links, stretches } => {
+                let told: u64 = stretches.iter().map(Stretch::bulk_len).sum();
+                let len: u64 = stretches.iter().map(Stretch::len).sum();
+                write!(f, "inode {ino}, {links} links, size {}, {told} of {len} bytes", meta.size)
             }
         }
     }

@@ -480,36 +480,6 @@ impl Frontier {
         }
     }
 
-    /// The object is gone, with all that was below it.
-    pub fn forget(&mut self, id: NodeId) {
-        if id == self.root {
-            return;
-        }
-        self.detach(id);
-        for id in self.at_or_below(id) {
-            let (mark, need) = (self.mark(id), self.need(id));
-            let comparing = matches!(need, Some(Need::Object(_) | Need::Meta)) && self.group(id).is_some();
-            let touched = mark == Mark::Unchecked(Touch::Touched)
-                || comparing
-                || self.overflown
-                || self.is_missed(id)
-                || self.is_compared_again_later(id);
-            // Half compared, and what other names it has is not known.
-            let alone = comparing && self.group(id).is_some_and(|group| self.groups.names(group).len() < 2);
-            match mark {
-                Mark::Unchecked(Touch::Doubted) => self.groups.lose_sight(),
-                _ if touched && (self.partial || alone) => self.groups.lose_sight(),
-                _ if touched => self.groups.lose(),
-                _ => {}
-            }
-            self.set_need(id, None);
-            self.set_mark(id, Mark::Checked);
-            self.set_missed(id, false);
-            self.leave_group(id);
-            self.release(id);
-        }
-    }
-
     /// Nothing is known any more of the object and of what is below it, but what touched it.
     pub fn strip(&mut self, top: NodeId) {
         let mut below = self.at_or_below(top);
@@ -532,7 +502,7 @@ impl Frontier {
     }
 
     /// The node and all below it, each after the one above it.
-    fn at_or_below(&self, top: NodeId) -> Vec<NodeId> {
+    pub(super) fn at_or_below(&self, top: NodeId) -> Vec<NodeId> {
         let mut found = vec![top];
         let mut next = 0;
         while let Some(&id) = found.get(next) {
@@ -565,7 +535,7 @@ impl Frontier {
         }
     }
 
-    fn release(&mut self, id: NodeId) {
+    pub(super) fn release(&mut self, id: NodeId) {
         if let Some((turn, node)) = self.slots.get_mut(id.slot as usize) {
             *turn += 1;
             *node = None;

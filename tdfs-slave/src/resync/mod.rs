@@ -13,6 +13,7 @@ mod disk;
 mod frontier;
 mod groups;
 mod listing;
+mod losses;
 mod moves;
 mod settle;
 mod stock;
@@ -20,6 +21,7 @@ mod watch;
 
 pub use brake::{Brake, count_below};
 pub use disk::Disk;
+pub use losses::{Stood, removed_by};
 
 use crate::replay::{Failure, Trouble};
 use frontier::{Fill, Frontier, Mark, Need, NodeId};
@@ -224,16 +226,17 @@ impl Resync {
         self.bounded(|frontier| frontier.miss(path, extent));
     }
 
-    /// Has to be told each op after it was done in the replica. A check's paths are wanted by this.
-    pub fn applied(&mut self, op: &Op) {
+    /// Has to be told each op after it was done in the replica, with what it removed there, if that is known
+    /// ([`removed_by`]). A check's paths are wanted by this.
+    pub fn applied(&mut self, op: &Op, stood: Option<Stood>) {
         self.noted.names_changed();
-        self.bounded(|frontier| frontier.follow(op));
+        self.bounded(|frontier| frontier.follow(op, stood));
     }
 
-    /// Has to be told each op that the replica contradicts; it is not tried again.
-    pub fn contradicted(&mut self, op: &Op) -> Contradiction {
+    /// Has to be told each op that the replica contradicts, with what it should have removed; it is not tried again.
+    pub fn contradicted(&mut self, op: &Op, stood: Option<Stood>) -> Contradiction {
         self.noted.names_changed();
-        self.bounded(|frontier| frontier.contradicted(op))
+        self.bounded(|frontier| frontier.contradicted(op, stood))
     }
 
     /// The connection was lost: what was not answered is asked again.
@@ -250,6 +253,11 @@ impl Resync {
             && self.on_the_way.is_empty()
             && self.frontier.groups.is_empty()
             && !self.frontier.groups.is_unseen()
+    }
+
+    /// True once the whole tree is compared, whatever was asked for.
+    pub fn is_widened(&self) -> bool {
+        self.progress.widened > 0
     }
 
     fn is_idle(&self) -> bool {
@@ -363,7 +371,10 @@ impl Resync {
         if !matches!(answer.found, Found::Listing { last: false, .. }) {
             self.on_the_way.remove(&answer.id);
         }
-        let Some(node) = self.frontier.asked_for(answer.id) else { return Ok(()) };
+        let node = self.frontier.asked_for(answer.id);
+        let need = node.and_then(|node| self.frontier.need(node));
+        tracing::trace!("answer {} about {}: {}, for {need:?}", answer.id, answer.path, answer.found);
+        let Some(node) = node else { return Ok(()) };
         if self.frontier.path(node).as_ref() != Some(&answer.path) {
             self.frontier.requeue(node);
             return Ok(());

@@ -333,11 +333,15 @@ impl Session {
     }
 
     fn welcomed(&mut self, welcome: Welcome, now: Instant) {
-        let trail = self.trail.take();
+        let (trail, cause) = (self.trail.take(), self.cause(&welcome));
+        if self.went_back(&welcome) {
+            // As if somebody had asked: its progress can't tell it any more if this connection is lost at once.
+            self.resync_asked = Some(true);
+            self.known.needs_resync = true;
+        }
         let begin = self.plan(&welcome, trail.as_ref());
         (self.met, self.beginning) = (true, None);
         let unfinished = matches!(welcome.standing, Standing::Resyncing { .. });
-        let cause = self.cause(&welcome);
         if begin.plan == Plan::Patch && !unfinished {
             self.resync_begins(cause);
         }
