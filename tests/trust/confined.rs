@@ -35,7 +35,7 @@ fn assert_confined(pid: i32, kept: u64) {
 /// tdfs-slave(8): "before it listens to anyone, it gives up for good" ...
 #[test]
 fn every_thread_of_a_slave_is_confined() {
-    let cluster = cluster().network(1).start();
+    let mut cluster = cluster().network(1).start();
     fs::write(cluster.mount().join("f"), "content").unwrap();
     cluster.wait();
     let slave = &cluster.slaves[0];
@@ -65,13 +65,13 @@ fn every_thread_of_a_slave_is_confined() {
         let _ = fs::remove_file(slave.replica.join("f.made"));
     }
     fs::remove_file(slave.replica.join("planted")).unwrap();
-    cluster.finish();
+    cluster.stop();
 }
 
 /// tdfs-slave(8): "--no-trusted-xattrs gives up the right to set trusted xattrs".
 #[test]
 fn without_trusted_xattrs_there_is_no_sys_admin() {
-    let cluster = cluster().network(1).slave_flag("--no-trusted-xattrs").start();
+    let mut cluster = cluster().network(1).slave_flag("--no-trusted-xattrs").start();
     let file = cluster.mount().join("f");
     fs::write(&file, "content").unwrap();
     for name in ["user.u", "trusted.t"] {
@@ -85,5 +85,5 @@ fn without_trusted_xattrs_there_is_no_sys_admin() {
     let replica = slave.replica.join("f");
     assert_eq!(rustix::fs::getxattr(&replica, "user.u", &mut value), Ok(5));
     assert!(rustix::fs::getxattr(&replica, "trusted.t", &mut value).is_err());
-    cluster.finish();
+    cluster.stop();
 }

