@@ -269,26 +269,6 @@ impl Ship {
         true
     }
 
-    /// Forgets the key of a slave, or takes `key` for its. A connection that stands is made anew.
-    ///
-    /// # Errors
-    /// In words: nothing was known of it, or the state can't be written.
-    pub fn repin(&self, NamedSlave { address, key }: &NamedSlave) -> Result<(), String> {
-        let outlet = self.outlet(address);
-        if let (Some(given), Some(key)) = (outlet.as_ref().and_then(|outlet| outlet.given_key), key)
-            && given != *key
-        {
-            return Err(format!("tdfs was started with -c {address}#{given}: start it with the other key"));
-        }
-        let changed = self.shared.keys.set(address, *key).map_err(|e| e.to_string())?;
-        match outlet {
-            Some(outlet) => outlet.put(Parcel::Repinned),
-            None if !changed => return Err(format!("no key of {address} is known")),
-            None => {}
-        }
-        Ok(())
-    }
-
     /// The addresses of all slaves.
     pub fn addresses(&self) -> Vec<SlaveAddress> {
         self.shared.outlets.read().iter().map(|outlet| outlet.address.clone()).collect()
