@@ -14,12 +14,10 @@ use rustix::io::{Errno, Result};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use tdfs_wire::Time;
 use tdfs_wire::object::{Kind, Meta, Xattr};
-use tdfs_wire::op::{XATTR_VALUE_BYTES_MAX, XattrName};
+use tdfs_wire::op::{SYMLINK_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XattrName};
 
 /// "Leave this time as it is" (utimensat(2)).
 const UTIME_OMIT: i64 = 0x3fff_fffe;
-/// Longest symlink target in bytes, without the NUL of PATH_MAX.
-const SYMLINK_BYTES_MAX: usize = 4095;
 
 /// What [`stat`] reads: the basic fields and the birth time.
 pub const STAT_FIELDS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);

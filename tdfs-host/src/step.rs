@@ -35,6 +35,15 @@ pub fn failing(state: &Path, name: &str) -> rustix::io::Result<()> {
     Ok(())
 }
 
+/// Has a test find out what this process can open: the path in the file `try-outside` of the state is opened to read,
+/// and a file beside it is made; the errnos (0: done) go to the file `tried-outside`.
+#[inline]
+pub fn try_outside(state: &Path) {
+    #[cfg(feature = "failpoints")]
+    points::try_outside(state);
+    let _ = state;
+}
+
 /// What tests do at the steps of one thread.
 #[cfg(feature = "failpoints")]
 pub mod points {
@@ -82,6 +91,17 @@ pub mod points {
 
     pub(super) fn at_once(len: usize) -> usize {
         if COUNTED.get().is_some() { len.min(PIECE_BYTES) } else { len }
+    }
+
+    pub(super) fn try_outside(state: &Path) {
+        let asked = state.join("try-outside");
+        let Ok(path) = std::fs::read_to_string(&asked) else { return };
+        let _ = std::fs::remove_file(asked);
+        let errno =
+            |done: std::io::Result<std::fs::File>| done.err().map_or(0, |e| e.raw_os_error().unwrap_or(-1));
+        let read = errno(std::fs::File::open(&path));
+        let made = errno(std::fs::File::create_new(format!("{path}.made")));
+        let _ = std::fs::write(state.join("tried-outside"), format!("{read} {made}"));
     }
 
     pub(super) fn failing(state: &Path, name: &str) -> rustix::io::Result<()> {

@@ -47,6 +47,9 @@ pub struct Serve {
     /// Allow a master, while this slave runs; repeatable. `tdfs key` on the master shows its fingerprint.
     #[arg(long, value_name = "FINGERPRINT")]
     pub allow: Vec<Fingerprint>,
+    /// Give up the right to set trusted xattrs (CAP_SYS_ADMIN), and leave them out of the replica.
+    #[arg(long)]
+    pub no_trusted_xattrs: bool,
     /// Talk to the master in plain TCP, without encryption and without asking who it is.
     #[arg(long)]
     pub insecure: bool,

@@ -6,7 +6,8 @@ use crate::allowed::Allowed;
 use crate::args::{Args, Command, Serve};
 use crate::checks::Places;
 use crate::commands;
-use crate::receive::{self, Entry, Receive};
+use crate::confine::confine;
+use crate::receive::{self, Entry, Listener, Receive};
 use crate::relay::Relay;
 use crate::replica::Replica;
 use crate::status::{Status, Trust};
@@ -69,24 +70,31 @@ fn run(serve: &Serve) -> anyhow::Result<()> {
     let places = Places::find(serve)?;
     init_log();
     prepare_process();
+    let state = StateDir::open(&places.state).map_err(|e| WrongUse(e.to_string()))?;
+    let listener = receive::bind(&serve.addresses())?;
+    // Before there is another thread: what is started from here on inherits it.
+    confine(&places, !serve.no_trusted_xattrs).context("confine the slave to its replica")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let served = runtime.block_on(serve_until_stopped(serve, &places));
+    let served = runtime.block_on(serve_until_stopped(serve, &places, (state, listener)));
     // What still runs is a connection that did not end in time.
     runtime.shutdown_background();
     served
 }
 
-async fn serve_until_stopped(serve: &Serve, places: &Places) -> anyhow::Result<()> {
+async fn serve_until_stopped(
+    serve: &Serve,
+    places: &Places,
+    (state, listener): (StateDir, Listener),
+) -> anyhow::Result<()> {
     let signals = StopSignals::new().context("take over the signals")?;
     let _over_size = ignore_size_limit().context("take over SIGXFSZ")?;
-    let state = StateDir::open(&places.state).map_err(|e| WrongUse(e.to_string()))?;
     let state = Arc::new(state);
     let key = Key::open(&state).map_err(|e| WrongUse(e.to_string()))?;
     let allowed = Allowed::open(Arc::clone(&state), &serve.allow).map_err(|e| WrongUse(e.to_string()))?;
     let allowed = Arc::new(allowed);
     let replica = Replica::open(&places.directory, Arc::clone(&state), serve.adopt)
         .map_err(|e| WrongUse(format!("{e:#}")))?;
-    let listener = receive::bind(&serve.addresses()).await?;
+    let listener = listener.listen().context("listen")?;
     let control = Control::bind(&state).context("bind the control socket")?;
     let relay = Arc::new(Relay::start(Box::new(replica)).context("start the relay")?);
     let entry = if serve.insecure {

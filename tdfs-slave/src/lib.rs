@@ -10,6 +10,7 @@ pub mod applied;
 mod args;
 mod checks;
 mod commands;
+mod confine;
 mod daemon;
 pub mod receive;
 pub mod relay;

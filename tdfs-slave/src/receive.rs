@@ -48,15 +48,29 @@ pub struct Receive {
     stopping: watch::Sender<bool>,
 }
 
-/// Listens on the first of the addresses that this machine has.
+/// A bound port, to be listened on by a runtime.
+pub struct Listener(std::net::TcpListener);
+
+impl Listener {
+    /// To be called on the runtime.
+    ///
+    /// # Errors
+    /// When the runtime can't have it.
+    pub fn listen(self) -> io::Result<TcpListener> {
+        self.0.set_nonblocking(true)?;
+        TcpListener::from_std(self.0)
+    }
+}
+
+/// Binds the first of the addresses that this machine has: before there is a runtime, and while low ports may be bound.
 ///
 /// # Errors
 /// The last address's, when none can be listened on.
-pub async fn bind(addresses: &[SocketAddr]) -> anyhow::Result<TcpListener> {
+pub fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Listener> {
     let mut error = anyhow::anyhow!("no address to listen on");
     for address in addresses {
-        match TcpListener::bind(address).await {
-            Ok(listener) => return Ok(listener),
+        match std::net::TcpListener::bind(address) {
+            Ok(listener) => return Ok(Listener(listener)),
             Err(e) => error = anyhow::Error::from(e).context(format!("listen on {address}")),
         }
     }

@@ -14,7 +14,7 @@ use crate::relay::{Replay, Stall};
 use crate::replay::failure::{Failure, Trouble};
 use crate::replay::target::Target;
 use crate::replay::{self, Foreseen, Lacks, Pass, Widened};
-use crate::resync::{Brake, Contradiction, Disk, Resync};
+use crate::resync::{Brake, Contradiction, Disk, Resync, Stood, removed_by};
 use kept::{Kept, KeptStanding};
 use looking::Looking;
 use rustix::fs::{FlockOperation, OFlags};
@@ -29,6 +29,7 @@ use tdfs_host::cli::WrongUse;
 use tdfs_host::object;
 use tdfs_host::root::Root;
 use tdfs_host::state::StateDir;
+use tdfs_host::step::try_outside;
 use tdfs_wire::answer::{Answer, Want};
 use tdfs_wire::message::{Begin, Check, Finding, Lost, Order, Plan, Report, Standing};
 use tdfs_wire::record::Record;
@@ -53,6 +54,8 @@ pub struct Replica {
     applied: Applied,
     /// The record after the applied one was begun before: what was foreseen of it.
     doubt: Option<Foreseen>,
+    /// What the record in hand removes, where a resync or a look has to know.
+    stood: Option<Stood>,
     /// The record in hand contradicts the replica, and that could not be noted yet.
     contradiction: Option<Trouble>,
     state: Arc<StateDir>,
@@ -118,6 +121,7 @@ impl Replica {
             sync,
             applied,
             doubt,
+            stood: None,
             contradiction: None,
             state,
             kept,
@@ -228,10 +232,11 @@ impl Replica {
             return Err(stall);
         }
         // What a check has not come to yet may differ because the master's tree changed unseen.
-        let looked = self.looking.resync().map(|look| look.contradicted(op));
+        let stood = self.stood;
+        let looked = self.looking.resync().map(|look| look.contradicted(op, stood));
         let expected = self.looking.is_checking() && looked == Some(Contradiction::Forgiven);
         let Some(resync) = &mut self.resync else { return Ok(()) };
-        if resync.contradicted(op) == Contradiction::Divergence && !expected {
+        if resync.contradicted(op, stood) == Contradiction::Divergence && !expected {
             if !alone {
                 self.kept.divergences += 1;
                 // Only the count is at stake; a stall would have the record counted twice.
@@ -252,6 +257,7 @@ impl Replica {
             None => {
                 let foreseen = replay::foresee(&mut self.target, &record.op);
                 let foreseen = foreseen.map_err(|failure| Stall { why: failure.to_string() })?;
+                self.stood = self.stands(&record.op)?;
                 let noted = self.applied.take_in_hand(foreseen);
                 noted.map_err(|e| Stall { why: format!("note record {} in the state: {e}", record.lsn) })?;
                 self.doubt = Some(foreseen);
@@ -269,9 +275,18 @@ impl Replica {
         if let Some(trouble) = self.contradiction.clone() {
             self.diverged(record.lsn, &record.op, &trouble)?;
         }
-        (self.doubt, self.contradiction) = (None, None);
+        (self.doubt, self.stood, self.contradiction) = (None, None, None);
         self.applied.done(record.crc);
         Ok(())
+    }
+
+    /// What `op` is going to remove; None where nobody has to know.
+    fn stands(&mut self, op: &Op) -> Result<Option<Stood>, Stall> {
+        let followed = self.resync.is_some() || self.looking.resync().is_some();
+        let Some(path) = removed_by(op).filter(|_| followed) else { return Ok(None) };
+        let stands = replay::stands_at(&mut self.target, path);
+        let (ino, links) = stands.map_err(|failure| Stall { why: failure.to_string() })?;
+        Ok(Some(Stood { ino, links }))
     }
 
     fn did(&mut self, op: &Op) -> Result<(), Stall> {
@@ -280,10 +295,10 @@ impl Replica {
             self.start_resync(Trust::Older)?;
         }
         if let Some(resync) = &mut self.resync {
-            resync.applied(op);
+            resync.applied(op, self.stood);
         }
         if let Some(look) = self.looking.resync() {
-            look.applied(op);
+            look.applied(op, self.stood);
         }
         Ok(())
     }
@@ -492,6 +507,7 @@ impl Replay for Replica {
     }
 
     fn idle(&mut self) {
+        try_outside(self.state.path());
         if self.doubt.is_none()
             && let Err(e) = self.applied.settle()
         {

@@ -5,9 +5,11 @@
 //! of the head, head (codec), bulk.
 
 use crate::codec::{self, CodecError, MESSAGE_BYTES_MAX};
-use crate::object::{Child, Meta};
+use crate::object::{Child, Kind, Meta};
+use crate::op::{FILE_BYTES_MAX, sound};
 use crate::{Frame, Lsn, TreePath, frame::Codec, frame::FrameKind};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Content is compared and sent in blocks of this many bytes.
 pub const BLOCK_BYTES: u64 = 128 * 1024;
@@ -119,13 +121,72 @@ impl Answer {
         let (head, bulk) = rest.split_at(length);
         let answer: Answer = codec::decode_message(head)?;
         let told: u64 = match &answer.found {
-            Found::Object { stretches, .. } => stretches.iter().map(Stretch::bulk_bytes).sum(),
+            Found::Object { stretches, .. } => stretches.iter().map(Stretch::bulk_len).sum(),
             Found::Gone | Found::Listing { .. } => 0,
         };
         if told != bulk.len() as u64 {
             return Err(invalid("its stretches do not add up to its bulk"));
         }
+        answer.check().map_err(invalid)?;
         Ok((answer, bulk))
+    }
+}
+
+impl Answer {
+    fn check(&self) -> Result<(), &'static str> {
+        match &self.found {
+            Found::Gone => Ok(()),
+            Found::Object { meta, links, .. } => {
+                check_links(*links)?;
+                meta.check()
+            }
+            Found::Listing { meta, children, .. } => {
+                let sorted = children.is_sorted_by(|a, b| a.name < b.name);
+                sound::check(sorted, "names that are not sorted, or come twice")?;
+                for child in children {
+                    check_links(child.links)?;
+                    child.meta.check()?;
+                }
+                sound::check(meta.kind == Kind::Directory, "names in what is no directory")?;
+                meta.check()
+            }
+        }
+    }
+}
+
+/// st_nlink has 32 bits.
+fn check_links(links: u64) -> Result<(), &'static str> {
+    sound::check(links <= u64::from(u32::MAX), "an impossible number of names")
+}
+
+impl Want {
+    /// Says whether a slave can want it.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check(&self) -> Result<(), &'static str> {
+        match &self.what {
+            Wanted::Listing => Ok(()),
+            Wanted::Object { offset, hashes } => {
+                let fits = *offset <= FILE_BYTES_MAX && offset.is_multiple_of(BLOCK_BYTES);
+                sound::check(fits, "an offset where no block begins")?;
+                sound::check(hashes.len() <= BLOCKS_MAX, "too many hashes")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Found::Gone => write!(f, "gone"),
+            Found::Listing { children, last, .. } => write!(f, "{} names, last: {last}", children.len()),
+            Found::Object { meta, ino, links, stretches } => {
+                let told: u64 = stretches.iter().map(Stretch::bulk_len).sum();
+                let len: u64 = stretches.iter().map(Stretch::len).sum();
+                write!(f, "inode {ino}, {links} links, size {}, {told} of {len} bytes", meta.size)
+            }
+        }
     }
 }
 
@@ -143,7 +204,8 @@ impl Stretch {
         self.len() == 0
     }
 
-    fn bulk_bytes(&self) -> u64 {
+    /// How many bytes of the bulk are its.
+    pub fn bulk_len(&self) -> u64 {
         match *self {
             Stretch::Data(len) => u64::from(len),
             Stretch::Same(_) | Stretch::Hole(_) => 0,

@@ -176,9 +176,10 @@ impl FrameHeader {
         if u64_at(&bytes, 16) != sequence {
             return corrupt(format!("number {} where {sequence} has to come", u64_at(&bytes, 16)));
         }
-        let (lsn, count) = (Lsn::new(u64_at(&bytes, 24)), u32_at(&bytes, 32));
+        let lsn = Lsn::try_from(u64_at(&bytes, 24)).map_err(|e| FrameError::Corrupt(e.to_string()))?;
+        let count = u32_at(&bytes, 32);
         let kind = match bytes[6] {
-            1 if count == 0 => FrameKind::Message,
+            1 if count == 0 && lsn == Lsn::ZERO => FrameKind::Message,
             2 if count > 0 && lsn > Lsn::ZERO => FrameKind::Records { first: lsn, count },
             3 if count == 0 => FrameKind::Answer { as_of: lsn },
             other => return corrupt(format!("kind {other}, LSN {lsn}, {count} records")),

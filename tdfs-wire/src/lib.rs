@@ -22,6 +22,7 @@ pub mod op;
 mod path;
 pub mod record;
 pub mod session;
+pub mod text;
 pub mod trail;
 pub mod version;
 

@@ -2,16 +2,33 @@
 //!
 //! Used everywhere. A bare `u64` never stands for one of these.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use std::fmt;
 
 /// Log sequence number: index of a record inside its epoch. The first record is 1; 0 is "before the first".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u64")]
 pub struct Lsn(u64);
+
+/// A number that no log ever comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is no LSN that a log can come to")]
+pub struct NoLsn(u64);
+
+impl TryFrom<u64> for Lsn {
+    type Error = NoLsn;
+
+    /// For what comes from a peer or a disk.
+    fn try_from(number: u64) -> Result<Lsn, NoLsn> {
+        if number <= Lsn::MAX.0 { Ok(Lsn(number)) } else { Err(NoLsn(number)) }
+    }
+}
 
 impl Lsn {
     /// The position before the first record.
     pub const ZERO: Lsn = Lsn(0);
+    /// What a peer or a disk may say at most, so that counting on from it never overflows.
+    pub const MAX: Lsn = Lsn(u64::MAX / 2);
 
     /// The LSN with this number.
     pub const fn new(number: u64) -> Lsn {
@@ -115,6 +132,12 @@ impl fmt::Display for Position {
 pub struct Time {
     /// Seconds since 1970-01-01 UTC, rounded down.
     pub sec: i64,
-    /// 0 to 999,999,999, always counted forwards.
+    /// 0 to 999,999,999, always counted forwards: utimensat(2) takes some larger ones for words.
+    #[serde(deserialize_with = "nanoseconds")]
     pub nsec: u32,
+}
+
+fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let nsec = u32::deserialize(deserializer)?;
+    if nsec < 1_000_000_000 { Ok(nsec) } else { Err(D::Error::custom(format!("{nsec} nanoseconds"))) }
 }

@@ -14,12 +14,11 @@
 use crate::answer::Want;
 use crate::codec::{self, CodecError};
 use crate::frame::{Codec, Frame, FrameKind};
+pub use crate::text::{TEXT_BYTES_MAX, TEXTS_MAX};
 use crate::trail::Extent;
 use crate::{Epoch, Id, Lsn, Position, TreePath};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// Most bytes of a text in a message; senders cut, receivers' frames limit.
-pub const TEXT_BYTES_MAX: usize = 1024;
 /// Most epochs that a lineage tells; older ones can't be continued any more.
 pub const LINEAGE_MAX: usize = 64;
 
@@ -33,9 +32,9 @@ pub enum MasterMessage {
     /// Each second, so that silence means something.
     Heartbeat(Heartbeat),
     /// The connection can't be used; the reason is for a human.
-    Refuse(String),
+    Refuse(#[serde(deserialize_with = "crate::text::one")] String),
     /// The master ends on purpose.
-    Bye(String),
+    Bye(#[serde(deserialize_with = "crate::text::one")] String),
     /// After `Begin` with [`Plan::Patch`], before anything else: what the lost records touched.
     Lost(Lost),
     /// A human wants something of the replica; it has its place among the records.
@@ -75,6 +74,7 @@ pub enum Order {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Version of the program, for the log only.
+    #[serde(deserialize_with = "crate::text::one")]
     pub software: String,
     /// The filesystem it serves.
     pub filesystem: Id,
@@ -147,9 +147,9 @@ pub enum SlaveMessage {
     /// It needs the state of an object.
     Want(Want),
     /// The connection can't be used; the reason is for a human.
-    Refuse(String),
+    Refuse(#[serde(deserialize_with = "crate::text::one")] String),
     /// The slave ends on purpose.
-    Bye(String),
+    Bye(#[serde(deserialize_with = "crate::text::one")] String),
     /// What an [`Order::Verify`] found.
     Finding(Finding),
 }
@@ -206,6 +206,7 @@ pub struct Verified {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     /// Version of the program, for the log only.
+    #[serde(deserialize_with = "crate::text::one")]
     pub software: String,
     /// The replica.
     pub replica: Id,
@@ -215,6 +216,7 @@ pub struct Welcome {
     /// one has another history (a state directory that was restored).
     pub checksum: Option<u32>,
     /// What of promise P3 its file system or its rights can't carry, in words.
+    #[serde(deserialize_with = "crate::text::list")]
     pub not_carried: Vec<String>,
     /// Whether a check of it ([`Begin::check`]) was begun and not finished.
     pub check: Check,
@@ -278,10 +280,12 @@ pub struct Report {
     /// A check is going on that has found no difference so far.
     pub checking: bool,
     /// Why the next record can't be applied at present; it is tried again.
+    #[serde(deserialize_with = "crate::text::maybe")]
     pub stalled: Option<String>,
     /// How often the replica contradicted a record since the slave's state began.
     pub divergences: u64,
     /// The latest thing that a human may want to know of.
+    #[serde(deserialize_with = "crate::text::maybe")]
     pub last_error: Option<String>,
     /// How many objects were not equal, in the resync that goes on or else in the last one.
     pub differences: u64,

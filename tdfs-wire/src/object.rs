@@ -2,7 +2,8 @@
 //!
 //! Used by answers and by whoever makes two objects equal. Never touches a file system.
 
-use crate::op::XattrName;
+use crate::op::sound;
+use crate::op::{FILE_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XattrName};
 use crate::{Name, Time};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,23 @@ pub struct Meta {
     pub size: u64,
     /// Its carried xattrs and ACLs, sorted by name.
     pub xattrs: Vec<Xattr>,
+}
+
+impl Meta {
+    /// Says whether an object can be so.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check(&self) -> Result<(), &'static str> {
+        sound::check_mode(self.mode)?;
+        sound::check_owner(self.uid, self.gid)?;
+        sound::check(self.size <= FILE_BYTES_MAX, "a file that is too large")?;
+        let small = |xattr: &Xattr| xattr.value.len() <= XATTR_VALUE_BYTES_MAX;
+        sound::check(self.xattrs.iter().all(small), "an xattr that is too large")?;
+        let sorted = self.xattrs.is_sorted_by(|a, b| a.name < b.name);
+        sound::check(sorted, "xattrs that are not sorted")?;
+        if let Kind::Symlink(target) = &self.kind { sound::check_target(target) } else { Ok(()) }
+    }
 }
 
 /// One extended attribute.

@@ -129,7 +129,7 @@ impl RecordHeader {
         Ok(RecordHeader {
             len,
             crc: u32::from_le_bytes([head[4], head[5], head[6], head[7]]),
-            lsn: Lsn::new(get_u64(head, 8)),
+            lsn: Lsn::try_from(get_u64(head, 8)).map_err(|e| RecordError::Corrupt(e.to_string()))?,
             time_ns: i64::from_le_bytes(get_u64(head, 16).to_le_bytes()),
             op_len,
         })
@@ -154,7 +154,8 @@ impl<'a> Record<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<(Record<'a>, usize), RecordError> {
         let (header, whole) = RecordHeader::parse_whole(bytes)?;
         let (op, bulk) = whole[RECORD_HEADER_BYTES..].split_at(header.op_len);
-        let op = codec::decode_op(op).map_err(|e| RecordError::Corrupt(e.to_string()))?;
+        let op: Op = codec::decode_op(op).map_err(|e| RecordError::Corrupt(e.to_string()))?;
+        op.check(bulk.len()).map_err(|why| RecordError::Corrupt(why.into()))?;
         Ok((Record { lsn: header.lsn, time_ns: header.time_ns, crc: header.crc, op, bulk }, header.len))
     }
 }

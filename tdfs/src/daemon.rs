@@ -11,6 +11,7 @@ use crate::embedded::{self, Embedded};
 use crate::fuse::barrier::Barrier;
 use crate::fuse::mount::{self, Mount};
 use crate::fuse::session;
+use crate::fuse::watch::Watch;
 use crate::identity::{Accepted, Identity, random_id};
 use crate::passthrough::Passthrough;
 use crate::resync::Answers;
@@ -161,6 +162,8 @@ struct Daemon {
     passthrough: Arc<Passthrough>,
     mount: Mount,
     barrier: Arc<Barrier>,
+    /// With `--passthrough`.
+    watch: Option<Arc<Watch>>,
     ship: Ship,
     embedded: Arc<Embedded>,
     /// Network slaves may be talked to in plain TCP.
@@ -204,7 +207,7 @@ impl Daemon {
         let barrier = Arc::new(Barrier::new(session::workers(), random_id()?));
         let below = below_mount(places);
         let trees = (places.directory.as_path(), places.mountpoint.as_path());
-        let (mount, session_ended) = session::start(trees, &passthrough, &barrier, serve.passthrough)?;
+        let (mount, watch, session_ended) = session::start(trees, &passthrough, &barrier, serve.passthrough)?;
         // Only now: what a slave is answered before the mount is there could be changed behind our back.
         let ship = Ship::start(ship::Config {
             log: Arc::clone(identity.log()),
@@ -234,6 +237,7 @@ impl Daemon {
             passthrough,
             mount,
             barrier,
+            watch,
             ship,
             embedded,
             insecure: serve.insecure,
@@ -327,10 +331,15 @@ impl Daemon {
         }
     }
 
-    /// Has the kernel write out all dirty pages of mapped files, and waits until they are recorded.
+    /// Has the kernel write out all dirty pages of mapped files, and waits until they and what was stored past us are recorded.
     fn write_back(&self) -> std::io::Result<()> {
         self.mount.sync()?;
-        self.barrier.pass(self.mount.mountpoint(), WRITE_BACK_MAX)
+        self.barrier.pass(self.mount.mountpoint(), WRITE_BACK_MAX)?;
+        // Releases stand in the same line as write-back: now it is known what they begin.
+        match &self.watch {
+            Some(watch) if !watch.settle(WRITE_BACK_MAX) => Err(std::io::ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Once a second: tree and log go to the disk, and slaves hear up to where. A log that has failed is replaced

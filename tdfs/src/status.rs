@@ -103,6 +103,7 @@ fn last_resync(LastResync { cause, differences }: LastResync) -> String {
         Cause::LogTooShort => "the log no longer had what it lacked",
         Cause::NewEpoch => "a new epoch: what it had beyond the master's tree was taken back",
         Cause::OtherHistory => "it had records that this master never made",
+        Cause::SlaveRestored => "it no longer knew what it had made durable",
         Cause::SlaveCrash => "its machine had gone down",
         Cause::Check => "found by the check",
         Cause::Healing => "it did not fit a record",

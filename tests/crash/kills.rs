@@ -77,8 +77,7 @@ struct Rounds {
 /// DESIGN P2: "A kill -9 of either daemon at any instant [...]: no record is lost, doubled or reordered."
 /// P1, for the database: "names and content of a replica are at every instant those of the backing tree as it
 /// was after some record of the log". README: "Data counts as changed when write(2) returns: it is
-/// then in the log, in the page cache, which survives the end of tdfs". And: "A kill -9 of tdfs between a change and its
-/// record leaves that change to the check at the next start": such are counted and told, and do not fail the test.
+/// then in the log, in the page cache, which survives the end of tdfs". And: "A kill -9 of tdfs loses nothing."
 #[test]
 fn kills_at_random_instants_lose_and_double_nothing() {
     if !require("kills", "sqlite3", "sqlite3") {

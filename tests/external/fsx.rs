@@ -14,8 +14,8 @@ use harness::daemon::end_of;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::known::{Known, Outcome};
-use crate::modes;
 use crate::tools;
+use harness::modes;
 
 /// It takes seconds; a busy machine takes longer.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -116,7 +116,7 @@ pub fn compare(cluster: &Cluster) {
 fn fsx_passes_in_every_mode() {
     let mut differences = Vec::new();
     for mode in modes::Mode::ALL {
-        let cluster = mode.builder().start();
+        let cluster = mode.builder(harness::binaries!()).start();
         let Some(fsx) = Fsx::new("fsx_passes_in_every_mode", cluster.tree.path(), 2_000) else { return };
         let outcome = fsx.run(cluster.mount(), 1..=2, mode.passthrough, || compare(&cluster));
         let found = Known::of("fsx").differences(&outcome).into_iter();

@@ -8,7 +8,7 @@ use harness::long_form;
 use harness::temp_tree::unmount_below;
 
 use crate::fsx::compare;
-use crate::modes::{Backing, Mode};
+use harness::modes::{Backing, Mode};
 
 /// `EXT4_LINK_MAX`.
 const LINK_MAX: u64 = 65_000;
@@ -27,12 +27,13 @@ fn one_link_too_many_is_emlink() {
         return;
     }
     in_own_mounts("links::one_link_too_many_is_emlink", || {
-        let builder = Mode::ALL[0].builder().prepare(Backing::Ext4.prepare()).prepare(|paths| {
-            File::create(paths.backing.join("0")).expect("make a file");
-            for number in 1..LINK_MAX - THROUGH_THE_MOUNT {
-                link(&paths.backing, number).expect("link below the mount");
-            }
-        });
+        let builder =
+            Mode::ALL[0].builder(harness::binaries!()).prepare(Backing::Ext4.prepare()).prepare(|paths| {
+                File::create(paths.backing.join("0")).expect("make a file");
+                for number in 1..LINK_MAX - THROUGH_THE_MOUNT {
+                    link(&paths.backing, number).expect("link below the mount");
+                }
+            });
         let mut cluster = builder.start();
         for number in LINK_MAX - THROUGH_THE_MOUNT..LINK_MAX {
             link(cluster.mount(), number).expect("link through the mount");

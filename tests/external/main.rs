@@ -6,7 +6,6 @@
 mod fsx;
 mod known;
 mod links;
-mod modes;
 mod pjdfstest;
 mod table;
 mod tools;

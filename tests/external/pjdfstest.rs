@@ -14,8 +14,8 @@ use harness::{Cluster, TempTree};
 
 use crate::fsx::compare;
 use crate::known::{Known, Outcome};
-use crate::modes::Mode;
 use crate::tools;
+use harness::modes::Mode;
 
 /// It takes 3 s on ext4 and 5 s through bindfs.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -119,7 +119,7 @@ fn pjdfstest_passes_with_passthrough() {
 
 /// On the disk: a second file system is needed for the EXDEV cases.
 fn passes(test: &str, mode: Mode) {
-    let cluster: Cluster = mode.builder().on_disk().start();
+    let cluster: Cluster = mode.builder(harness::binaries!()).on_disk().start();
     let other = TempTree::new().expect("make a directory on another filesystem");
     let Some(suite) = Pjdfstest::new(test, cluster.tree.path(), other) else { return };
     let outcome = suite.run(cluster.mount(), Leftover::Kept);

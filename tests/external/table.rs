@@ -13,8 +13,8 @@ use harness::{Cluster, TempTree, long_form};
 
 use crate::fsx::{Fsx, compare};
 use crate::known::{Known, Outcome};
-use crate::modes::{Backing, Mode};
 use crate::pjdfstest::{Leftover, Pjdfstest, assert_leftover};
+use harness::modes::{Backing, Mode};
 
 const TEST: &str = "suites_pass_on_every_file_system";
 /// What stands above the table in README.md; it goes on to the end.
@@ -97,7 +97,7 @@ fn on_the_plain(backing: Backing) -> Option<Reports> {
 }
 
 fn through_the_mount(backing: Backing, mode: Mode) -> Option<Reports> {
-    let mut cluster: Cluster = mode.builder().prepare(backing.prepare()).start();
+    let mut cluster: Cluster = mode.builder(harness::binaries!()).prepare(backing.prepare()).start();
     let (pjdfstest, fsx) = suites(cluster.tree.path())?;
     let pjdfstest = pjdfstest.run(cluster.mount(), Leftover::Kept);
     assert_leftover(cluster.mount());

@@ -16,11 +16,17 @@ pub fn check<T: PartialEq + Debug>(name: &str, value: &T, encoded: &[u8], decode
         fs::create_dir_all(path.parent().expect("in the directory of golden files")).expect("make directory");
         fs::write(&path, text(value, encoded)).expect("write golden file");
     }
-    let file = fs::read_to_string(&path)
-        .unwrap_or_else(|e| panic!("{}: {e} (TDFS_GOLDEN=write makes it)", path.display()));
-    let bytes = parse(&file);
+    let bytes = bytes(name);
     assert_eq!(lines(encoded), lines(&bytes), "{name}: this program encodes it in another way");
     assert_eq!(decode(&bytes), *value, "{name}: this program decodes it in another way");
+}
+
+/// The bytes of the file `name`.
+pub fn bytes(name: &str) -> Vec<u8> {
+    let path = dir().join(name).with_extension("hex");
+    let file = fs::read_to_string(&path)
+        .unwrap_or_else(|e| panic!("{}: {e} (TDFS_GOLDEN=write makes it)", path.display()));
+    parse(&file)
 }
 
 /// The names of all files, without `.hex`.

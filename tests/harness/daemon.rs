@@ -83,6 +83,13 @@ impl Daemon {
         Ok(())
     }
 
+    /// From its next start on it lacks a capability that root has, named without `cap_`.
+    pub fn without_capability(&mut self, name: &str) {
+        let program = std::mem::replace(&mut self.program, "setpriv".into());
+        let before = ["--bounding-set".into(), format!("-{name}").into(), program.into()];
+        self.args.splice(0..0, before);
+    }
+
     /// Replaces an argument by another, for the next start.
     pub fn replace_arg(&mut self, old: impl AsRef<OsStr>, new: impl AsRef<OsStr>) {
         for arg in self.args.iter_mut().filter(|arg| arg.as_os_str() == old.as_ref()) {

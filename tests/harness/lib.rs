@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod history;
 pub mod ledger;
 pub mod log_lines;
+pub mod modes;
 pub mod ops;
 pub mod programs;
 pub mod proxy;

@@ -17,7 +17,8 @@ fn disk(paths: &ClusterPaths) -> CrashDisk {
 }
 
 /// DESIGN P8: "After an OS crash or power cut of either side the replica is made equal again by itself, as cheaply as the
-/// log allows": of what lies there for long nothing is read or sent.
+/// log allows": of what lies there for long nothing is read or sent. README: "of the slave, by comparing what the log names
+/// since its last sync [...]. `tdfs status` says so."
 fn goes_down(kind: &str, cluster: ClusterBuilder) {
     let seed = harness::rng::run_seed();
     let cluster = cluster.network(1).expect_log("stalled").expect_log("os error 5");

@@ -15,6 +15,7 @@ mod passthrough;
 mod paths;
 mod readdir;
 mod rename;
+mod rights;
 mod statfs;
 mod xattr;
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+use harness::ops::{Names, Writers};
 use harness::sys::Mapping;
 use harness::{Cluster, ClusterBuilder};
 
@@ -35,7 +36,7 @@ fn arrives(cluster: &Cluster, name: &str, offset: u64, bytes: &[u8]) {
     });
 }
 
-/// tdfs(8): "such a file is compared at fsync, at its last close, and each second while it is open".
+/// tdfs(8): "such a file is compared at fsync, at its last close, each second while it is open, and by wait".
 #[test]
 fn what_is_stored_past_tdfs_arrives() {
     // tmpfs does not tell of stores, the disk's file system does.
@@ -98,6 +99,35 @@ fn opens_of_every_kind_meet() {
     cluster.finish();
 }
 
+/// In a process of this name: the tree that it works on, and its seed.
+const TREE: &str = "TDFS_TREE";
+
+/// The same by processes, with all operations; it is this program again that they run.
+#[test]
+fn opens_of_several_processes_meet() {
+    if let (Some(tree), Ok(seed)) = (std::env::var_os(TREE), std::env::var("TDFS_SEED")) {
+        let (operations, seed) = (if harness::long_form() { 20_000 } else { 1_500 }, seed.parse().unwrap());
+        Writers::start(Path::new(&tree), &Names::few(4, 2).without_mappings(), seed, 2, Some(operations))
+            .join();
+        return;
+    }
+    let seed = harness::rng::run_seed();
+    for builder in [builder(), builder().on_disk()] {
+        let cluster = builder.start();
+        let start = |number: u64| {
+            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+            command.args(["passthrough::opens_of_several_processes_meet", "--exact", "--nocapture"]);
+            command.env(TREE, cluster.mount()).env("TDFS_SEED", seed.wrapping_add(number).to_string());
+            command.stdout(std::process::Stdio::null()).spawn().unwrap()
+        };
+        for mut process in (0..4).map(start).collect::<Vec<_>>() {
+            assert!(process.wait().unwrap().success(), "an operation ended as none may");
+        }
+        cluster.wait_for(300);
+        cluster.finish();
+    }
+}
+
 /// What was cached before a file was passed on is not shown after it.
 #[test]
 fn old_pages_are_not_shown_again() {
@@ -114,6 +144,27 @@ fn old_pages_are_not_shown_again() {
         drop(reading);
         to_write(&path).read_exact_at(&mut byte, 1_000).unwrap();
         assert_eq!(byte, [round]);
+    }
+    cluster.finish();
+}
+
+/// tdfs.8: `wait` "returns when every slave has applied all that was changed before": also what was stored past us and
+/// whose file was closed a moment ago, or is open still.
+#[test]
+fn wait_waits_for_stores() {
+    let cluster = start();
+    let path = cluster.mount().join("file");
+    fs::write(&path, vec![b'.'; SIZE]).unwrap();
+    for round in 0..20_u8 {
+        let reading = File::open(&path).unwrap();
+        let mut mapping = Mapping::shared(&to_write(&path), SIZE).unwrap();
+        let at = usize::from(round) * 5_000;
+        mapping.store(at, b"stored");
+        let kept = (round % 2 == 0).then_some(mapping);
+        drop(reading);
+        cluster.wait();
+        let found = fs::read(cluster.slaves[0].replica.join("file")).unwrap();
+        assert_eq!(&found[at..at + 6], b"stored", "round {round}, open: {}", kept.is_some());
     }
     cluster.finish();
 }

@@ -14,7 +14,38 @@ use crate::{checks, run};
 
 #[test]
 fn paths() {
-    run(checks![names_of_any_bytes, names_of_255_bytes, beyond_path_max, deep_trees_move]);
+    run(checks![
+        names_of_any_bytes,
+        names_of_255_bytes,
+        beyond_path_max,
+        deep_trees_move,
+        links_and_dots_lead_where_they_say,
+    ]);
+}
+
+/// They lead applications out of the tree; neither tdfs nor a slave goes there (of those: `replay/tests/hostile.rs`).
+fn links_and_dots_lead_where_they_say(dir: &Path) {
+    let outside = tempfile::tempdir().unwrap();
+    let names =
+        || fs::read_dir(outside.path()).unwrap().map(|found| found.unwrap().file_name()).collect::<Vec<_>>();
+    symlink(outside.path(), dir.join("out")).unwrap();
+    symlink("../..", dir.join("up")).unwrap();
+    symlink("up/../..", dir.join("further")).unwrap();
+    fs::create_dir(dir.join("sub")).unwrap();
+    symlink(outside.path(), dir.join("sub/out")).unwrap();
+    fs::write(dir.join("out/file"), b"outside").unwrap();
+    fs::write(dir.join("sub/../inside"), b"inside").unwrap();
+    let above = |levels| dir.ancestors().nth(levels).unwrap().canonicalize().unwrap();
+    assert_eq!(dir.join("up").canonicalize().unwrap(), above(2));
+    assert_eq!(dir.join("further").canonicalize().unwrap(), above(4));
+    assert_eq!(dir.join("sub/../../..").canonicalize().unwrap(), above(2));
+    rustix::fs::setxattr(dir.join("out"), "trusted.a", b"b", XattrFlags::empty()).unwrap();
+    fs::rename(dir.join("sub/out"), dir.join("sub/moved")).unwrap();
+    fs::remove_dir_all(dir.join("sub")).unwrap();
+    fs::remove_file(dir.join("out")).unwrap();
+    symlink(outside.path(), dir.join("out")).unwrap();
+    assert_eq!(names(), ["file"]);
+    assert_eq!(fs::read(outside.path().join("file")).unwrap(), b"outside");
 }
 
 fn names_of_any_bytes(dir: &Path) {

@@ -133,7 +133,8 @@ fn dies_at(cluster: &mut Cluster, case: &Case, number: u64) -> bool {
 }
 
 /// DESIGN section 4: "kill -9 between doing and appending must lose nothing"; P2: "a kill -9 of either daemon at any
-/// instant [...]: no record is lost, doubled or reordered".
+/// instant [...]: no record is lost, doubled or reordered". tdfs.8: a start "also records what became of the changes that were
+/// in hand; slaves are not compared for that", and "what was about to be done, so that a kill -9 loses nothing".
 #[test]
 fn no_crash_point_loses_a_change() {
     let mut cluster = settled();

@@ -89,7 +89,8 @@ fn fill(path: &Path) {
 
 /// P5: "a slow, dead or full slave blocks neither the master nor another slave", and neither does a full log; DESIGN
 /// section 4: "the epoch ends there, applications go on unhindered, slaves are marked for resync, a new epoch
-/// starts when there is room".
+/// starts when there is room". tdfs.8: "Applications go on, no slave gets their changes, and each second a new epoch is
+/// tried, whose begin is a resync of all slaves."
 #[test]
 fn a_full_log_hinders_nobody() {
     let scene = Scene::new();

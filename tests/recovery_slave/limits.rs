@@ -71,6 +71,8 @@ fn finish(mut cluster: Cluster, resyncs: u64, mounted: bool) {
     cluster.stop();
 }
 
+/// README: "A record that can't be applied is never skipped: the slave stalls, retries, and `tdfs status` says why."
+/// tdfs-slave.8: "it says why in its log and in its status and tries again until it succeeds."
 #[test]
 fn a_full_replica_stalls_and_goes_on_when_there_is_room() {
     if skip() {

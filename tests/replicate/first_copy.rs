@@ -50,7 +50,8 @@ fn initial_copy_to_an_embedded_slave() {
     cluster.finish();
 }
 
-/// DESIGN section 7: "It runs while the master keeps changing and records keep streaming."
+/// DESIGN section 7: "It runs while the master keeps changing and records keep streaming." README: "What was in `/data`
+/// before is copied first, while applications go on".
 #[test]
 fn initial_copy_while_writers_run() {
     let cluster = cluster().network(2).compressed().prepare(|paths| plant(&paths.backing)).start();

@@ -107,6 +107,7 @@ fn sigterm_with_a_dirty_mapping() {
     cluster.stop();
 }
 
+/// tdfs.8: "A second signal ends it at once."
 #[test]
 fn a_second_signal_ends_at_once() {
     let mut cluster = cluster().proxied(1).expect_log("second signal").start();

@@ -21,7 +21,8 @@ fn two_slaves_get_the_same() {
     cluster.finish();
 }
 
-/// DESIGN section 5: "The master dials [...] for ever; a slave that is down at start is no error."
+/// DESIGN section 5: "The master dials [...] for ever; a slave that is down at start is no error." README: "A slave that is
+/// down is dialled until it is there".
 #[test]
 fn slave_starts_later() {
     let mut cluster = cluster().later().start();

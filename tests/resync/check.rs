@@ -54,7 +54,9 @@ fn meddle(root: &Path) {
 }
 
 /// DESIGN section 7: "the check at start (did someone write to the tree while tdfs was not mounted?)": what it
-/// finds is made equal by one resync, while records go on.
+/// finds is made equal by one resync, while records go on. README: "What changes in the directory while tdfs is not
+/// mounted over it reaches the slaves by the check at the next start, in no order." tdfs-slave.8: "what differs is logged
+/// and made equal".
 #[test]
 fn what_changed_unseen_is_found_and_healed() {
     let mut cluster =
@@ -103,6 +105,7 @@ fn no_check_leaves_it() {
     cluster.finish();
 }
 
+/// tdfs.8: "each slave checks its replica in the background, while it counts as equal and gets records."
 /// DESIGN section 5: "a check that has found no difference yet is no state of its own but a mark": a replica
 /// that is equal is not touched, and its state is never resyncing.
 #[test]

@@ -41,6 +41,7 @@ fn start_again(cluster: &mut Cluster) {
 fn either_side_differs() {
     let (seed, size) = (harness::rng::run_seed(), size());
     let (mut cluster, resyncs) = changed_on_either_side(size, seed);
+    let distance = Distance::between(&cluster.paths.backing, &cluster.slaves[0].replica);
     let begin = Instant::now();
     start_again(&mut cluster);
     let names = trees::names(cluster.mount(), size.0);
@@ -49,16 +50,20 @@ fn either_side_differs() {
     let over = harness::wait::becomes_true(limit, || !cluster.slave_status(0).is_unsettled());
     let took = begin.elapsed();
     let changes = writers.stop();
+    let stopped = Instant::now();
     cluster.wait_for(60);
     let status = cluster.slave_status(0);
     println!(
         "either side, with writers: {took:.1?} (over before they stopped: {over}), {changes} changes meanwhile, \
-         equal after {:.1?}, {} answer bytes, {} divergences",
+         equal after {:.1?}, {:.1?} after they stopped, {} answer bytes of at most {}, {} divergences",
         begin.elapsed(),
+        stopped.elapsed(),
         status.answer_bytes,
+        distance.bound(),
         status.divergences,
     );
     assert_eq!(status.resyncs, resyncs + 1, "in one go: {status:?}");
+    assert!(status.answer_bytes <= distance.bound(), "{} of {}", status.answer_bytes, distance.bound());
     cluster.finish();
 }
 

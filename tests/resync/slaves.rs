@@ -79,6 +79,9 @@ fn a_forgotten_slave_comes_again() {
         assert_eq!(code, Some(0), "{words}");
     }
     assert_eq!(cluster.status().slaves.len(), 1);
+    // Now, not at the end: a kill must not make it known again.
+    let kept = fs::read_to_string(cluster.paths.state.join("slaves.json")).unwrap();
+    assert!(gone.iter().all(|slave| !kept.contains(slave)), "{kept}");
     for number in 0..50 {
         fs::write(cluster.mount().join(format!("while away {number}")), vec![number; 5_000]).unwrap();
     }

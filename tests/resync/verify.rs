@@ -32,7 +32,8 @@ fn named(words: &str) -> (Value, Vec<(String, String)>) {
     (told, found)
 }
 
-/// `tdfs verify --help`: "contents by hashes: 0 equal, 1 not, 2 could not".
+/// `tdfs verify --help`: "contents by hashes: 0 equal, 1 not, 2 could not". tdfs.8: "Nothing is changed without --repair, which
+/// makes equal what differs."
 #[test]
 fn verify_finds_and_repair_mends() {
     let cluster = cluster()

@@ -62,6 +62,7 @@ fn adopt_and_go_on(cluster: &mut Cluster) {
     assert_eq!(resyncs(cluster), before, "the log did it, not a resync");
 }
 
+/// README: "A typo deletes nobody's data: a slave refuses a directory that is neither empty nor a replica of this filesystem".
 #[test]
 fn somebodys_directory_is_refused_and_then_adopted() {
     let builder = cluster().network(1).expect_log("neither empty nor a replica");
@@ -75,6 +76,7 @@ fn somebodys_directory_is_refused_and_then_adopted() {
     finish(cluster);
 }
 
+/// tdfs-slave.8: "From then on it belongs to that filesystem, and another master is refused."
 #[test]
 fn another_filesystem_s_replica_is_refused_and_then_adopted() {
     let builder = cluster().network(1).expect_log("belongs to filesystem").expect_log("is a replica of");
@@ -110,7 +112,7 @@ fn the_same_inside_of_tdfs() {
     finish(cluster);
 }
 
-/// One start, one filesystem: the flag is no leave for all who come later.
+/// tdfs-slave.8: "the first master that begins uses it up, and that is logged".
 #[test]
 fn adopting_is_for_one_filesystem() {
     let builder = cluster().network(1).slave_flag("--adopt").expect_log("belongs to filesystem");

@@ -9,6 +9,7 @@ use crate::{
     cluster, finish, mount_disk, mount_disk_again, names, refused, resyncs, unmount_disk, write_and_wait,
 };
 
+/// tdfs.8: "Mount the disk and start again: nothing was changed, and slaves go on by the log."
 #[test]
 fn a_master_whose_disk_is_not_mounted_is_refused() {
     let mut cluster = cluster().network(1).prepare(|paths| mount_disk(&paths.backing)).start();
@@ -34,6 +35,7 @@ fn a_master_whose_disk_is_not_mounted_is_refused() {
     finish(cluster);
 }
 
+/// tdfs.8: "A renamed or emptied directory is still the same".
 #[test]
 fn being_empty_is_no_reason() {
     let mut cluster = cluster().network(1).start();
@@ -82,6 +84,7 @@ fn a_new_directory_can_be_meant() {
     finish(cluster);
 }
 
+/// tdfs-slave.8: "Mount it and start again: the replica goes on where it was."
 #[test]
 fn a_slave_whose_disk_is_not_mounted_is_refused() {
     let builder = cluster().network(1).expect_log("--adopt: ");

@@ -155,9 +155,43 @@ pub fn missing_in_code_map(paths: &[String], code_map: &str) -> Vec<String> {
     missing.map(|(package, name)| format!("ARCHITECTURE.md: does not name {package}/src/{name}")).collect()
 }
 
+/// So many words in a row are a quotation.
+const QUOTED_WORDS: usize = 5;
+
+/// Sentences of the section `heading` of a document that no test quotes.
+pub fn unquoted(path: &str, document: &str, heading: &str, tests: &str) -> Vec<String> {
+    let section = document.split("\n## ").find_map(|section| section.strip_prefix(heading));
+    let Some(section) = section else { return vec![format!("{path}: has no section {heading}")] };
+    let quoted = words_of(&tests.replace("///", " ").replace("//!", " "));
+    let is_quoted = |sentence: &str| {
+        let words = words_of(sentence);
+        let words: Vec<&str> = words.split(' ').collect();
+        words.windows(QUOTED_WORDS.min(words.len())).any(|some| quoted.contains(&some.join(" ")))
+    };
+    let sentences = section.split(['.', ':', ';', '*']).map(str::trim).filter(|text| text.contains(' '));
+    let unquoted = sentences.filter(|sentence| !is_quoted(sentence));
+    unquoted.map(|sentence| format!("{path}: no test quotes {sentence:?}")).collect()
+}
+
+/// Its words in small letters, with one space between them.
+fn words_of(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_promise_that_no_test_quotes_is_found() {
+        let document = "# X\n\n## Promises\n\n* **A.** One two three\n  four five six: no\n  harm.\n\n## More\n\nSeven eight.\n";
+        let tests = "/// README: \"two three four\n/// five six\". And: \"No harm\".";
+        assert!(unquoted("R", document, "Promises", tests).is_empty());
+        let findings = unquoted("R", document, "Promises", "/// Two three, four five, six.");
+        assert_eq!(findings, ["R: no test quotes \"no\\n  harm\""]);
+        assert_eq!(unquoted("R", document, "Limits", tests).len(), 1);
+    }
 
     const HELP: &str = "Mirrors.\n\nUsage: x [OPTIONS]\n\nCommands:\n  status  Says\n          more\n  help    Prints\n\n\
         Options:\n  -m, --master <DIR>  The -q dir\n      --state <DIR>\n          Long --wrong text\n";

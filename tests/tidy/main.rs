@@ -85,6 +85,25 @@ fn the_code_map_names_every_module() {
     assert_none(&documents::missing_in_code_map(&tree.paths, &tree.read("ARCHITECTURE.md")));
 }
 
+/// CONTRIBUTING: "Every promise has a test that quotes it."
+#[test]
+fn a_test_quotes_every_promise() {
+    let tree = Tree::open();
+    let sources = tree.rust_sources();
+    // Not the test of the checker, which quotes nothing.
+    let tests = sources.iter().filter(|source| {
+        let is_test = ["tests/", "/tests", "simulation"].iter().any(|part| source.path.contains(part));
+        is_test && !source.path.starts_with("tests/tidy/")
+    });
+    let tests: Vec<&str> = tests.map(|source| &source.text[..]).collect();
+    assert_none(&documents::unquoted(
+        "README.md",
+        &tree.read("README.md"),
+        "What it promises",
+        &tests.join("\n"),
+    ));
+}
+
 #[test]
 fn man_pages_and_readme_name_the_flags_that_exist_and_no_others() {
     let tree = Tree::open();

@@ -6,7 +6,7 @@ use harness::cluster::key_of;
 use harness::{TempTree, eventually};
 
 use crate::{
-    ASKS, BINARIES, NOT_ALLOWED, SOON, assert_works, cluster, count, master_key, master_says, refused,
+    ASKS, NOT_ALLOWED, SOON, assert_works, binaries, cluster, count, master_key, master_says, refused,
     slave_says, strangers,
 };
 
@@ -77,7 +77,7 @@ fn masters_are_allowed_before_the_slave_ever_ran() {
     cluster.start_slave(0);
     assert_works(&cluster, "file");
     let slave = &cluster.slaves[0];
-    assert_eq!(key_of(BINARIES.slave, &slave.replica, &slave.state).unwrap(), its_key.1.trim());
+    assert_eq!(key_of(binaries().slave, &slave.replica, &slave.state).unwrap(), its_key.1.trim());
     assert_eq!(cluster.slave_status(0).fingerprint.as_deref(), Some(its_key.1.trim()));
     cluster.finish();
 }
@@ -89,12 +89,12 @@ fn a_second_allowed_master_is_refused() {
     assert_works(&cluster, "first");
     let tree = TempTree::new().unwrap();
     let (other, state) = (tree.dir("other").unwrap(), tree.path().join("state"));
-    let key = key_of(BINARIES.tdfs, &other, &state).unwrap();
+    let key = key_of(binaries().tdfs, &other, &state).unwrap();
     assert_eq!(cluster.run_slave(0, "allow", &[&key]).0, Some(0));
     let args = ["-m", "-c", "--state"].map(std::ffi::OsString::from);
     let values = [other.clone().into(), (&cluster.slaves[0].address).into(), state.into()];
     let args: Vec<_> = args.into_iter().zip(values).flat_map(|(flag, value)| [flag, value]).collect();
-    let mut second = harness::Daemon::start(BINARIES.tdfs, &args, &tree.path().join("log")).unwrap();
+    let mut second = harness::Daemon::start(binaries().tdfs, &args, &tree.path().join("log")).unwrap();
     second.expect_log("belongs to");
     eventually(SOON, "it is refused", || second.log_tail().contains("belongs to"));
     assert_works(&cluster, "the first one goes on");

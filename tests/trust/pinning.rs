@@ -91,7 +91,8 @@ fn repin_ends_the_connection() {
 /// "Refuse slaves on the network whose key was not given", and a wrong one that was given.
 #[test]
 fn strict_keys() {
-    let mut cluster = cluster().flag("--strict-keys").X.start();
+    let mut cluster =
+        cluster().flag("--strict-keys").expect_log("was not given").expect_log("WAS GIVEN").start();
     let why = refused(&cluster, 0);
     let (_, key) = cluster.run_slave(0, "key", &[]);
     let (key, address) = (key.trim().to_owned(), cluster.slaves[0].address.clone());

@@ -8,7 +8,7 @@ use harness::cluster::key_of;
 use harness::daemon::run_to_end;
 use harness::{Caller, TempTree};
 
-use crate::{BINARIES, SOON, assert_works, cluster};
+use crate::{SOON, assert_works, binaries, cluster};
 
 /// SECURITY.md: "state directories are 0700, files in them 0600".
 #[test]
@@ -108,7 +108,7 @@ fn a_bad_key_is_refused_and_kept() {
     let key = |side: &str| tree.path().join(format!("state-{side}")).join("key");
     let run = |side: &str, word: &[&str]| {
         let (program, served) =
-            if side == "slave" { (BINARIES.slave, &replica) } else { (BINARIES.tdfs, &dir) };
+            if side == "slave" { (binaries().slave, &replica) } else { (binaries().tdfs, &dir) };
         let mut args: Vec<std::ffi::OsString> = word.iter().map(Into::into).collect();
         args.extend([
             "-m".into(),
@@ -123,7 +123,7 @@ fn a_bad_key_is_refused_and_kept() {
         run_to_end(program, &args, SOON).unwrap()
     };
     for side in ["master", "slave"] {
-        let program = if side == "slave" { BINARIES.slave } else { BINARIES.tdfs };
+        let program = if side == "slave" { binaries().slave } else { binaries().tdfs };
         key_of(program, if side == "slave" { &replica } else { &dir }, key(side).parent().unwrap()).unwrap();
         let whole = fs::read(key(side)).unwrap();
         let mut flipped = whole.clone();
@@ -158,7 +158,7 @@ fn openssl_names_the_same_key() {
     }
     let tree = TempTree::new().unwrap();
     let (dir, state) = (tree.dir("a").unwrap(), tree.path().join("state"));
-    let ours = key_of(BINARIES.tdfs, &dir, &state).unwrap();
+    let ours = key_of(binaries().tdfs, &dir, &state).unwrap();
     // PKCS#8 of version 2 has the public key at its end, which openssl does not read: its DER is put together here.
     let script = format!(
         "(printf '\\060\\052\\060\\005\\006\\003\\053\\145\\160\\003\\041\\000'; grep -v -- ----- {} | base64 -d | tail -c 32) | \

@@ -1,9 +1,10 @@
 //! Redoes changes of content: write, truncate, allocate, copy.
 //!
 //! Called by `replay::apply`. What the replica's file system can't do in one call (fallocate modes,
-//! copy_file_range) is done by writing, in pieces, with the same outcome but for holes.
+//! copy_file_range) is done by writing, in pieces, with the same outcome. What is a hole is one afterwards.
 
 use super::failure::{Failure, Step, at};
+use super::holes::{next_data, punch};
 use super::{InHand, Target};
 use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, Result as SysResult};
@@ -164,24 +165,21 @@ impl Range {
             return step(|| rustix::fs::ftruncate(file, self.size));
         }
         if self.has(FallocateFlags::INSERT_RANGE) {
+            step(|| rustix::fs::ftruncate(file, self.size))?;
             move_up(file, self.offset, end, before.saturating_sub(self.offset))?;
-            return write_zeros(file, self.offset, self.len);
+            return punch(file, self.offset, self.len);
         }
         if self.has(FallocateFlags::PUNCH_HOLE) || self.has(FallocateFlags::ZERO_RANGE) {
-            write_zeros(file, self.offset, end.min(before).saturating_sub(self.offset))?;
+            // A range that was zeroed is a hole to whoever asks, though its blocks are reserved.
+            punch(file, self.offset, self.len)?;
         }
         // Blocks can't be reserved here; the size can be given.
-        if self.size > before { step(|| rustix::fs::ftruncate(file, self.size)) } else { Ok(()) }
+        grow(file, self.size)
     }
 }
 
 fn size_of(file: BorrowedFd<'_>) -> SysResult<u64> {
     Ok(object::stat(file)?.stx_size)
-}
-
-fn write_zeros(file: BorrowedFd<'_>, offset: u64, len: u64) -> SysResult<()> {
-    let zeros = vec![0; PIECE_BYTES];
-    in_pieces(len, |done, piece| write_all_at(file, &zeros[..piece], offset + done))
 }
 
 /// Calls `act` with the start and the length of each piece of `len` bytes.
@@ -197,27 +195,69 @@ fn in_pieces(len: u64, mut act: impl FnMut(u64, usize) -> SysResult<()>) -> SysR
 
 /// Moves `len` bytes to a lower offset of the same file, the first piece first.
 fn move_down(file: BorrowedFd<'_>, from: u64, to: u64, len: u64) -> SysResult<()> {
-    let mut buffer = vec![0; PIECE_BYTES];
-    in_pieces(len, |done, piece| {
-        let read = read_at(file, &mut buffer[..piece], from + done)?;
-        write_all_at(file, &buffer[..read], to + done)
-    })
+    in_pieces(len, |done, piece| move_piece((file, from + done), (file, to + done), piece))
 }
 
 /// Moves `len` bytes to a higher offset of the same file, the last piece first.
 fn move_up(file: BorrowedFd<'_>, from: u64, to: u64, len: u64) -> SysResult<()> {
-    let mut buffer = vec![0; PIECE_BYTES];
     in_pieces(len, |done, piece| {
         let start = len - done - piece as u64;
-        let read = read_at(file, &mut buffer[..piece], from + start)?;
-        write_all_at(file, &buffer[..read], to + start)
+        move_piece((file, from + start), (file, to + start), piece)
     })
 }
 
 type Place<'a> = (BorrowedFd<'a>, u64);
 
-/// Copies `len` bytes; returns fewer where the source ends.
+/// Writes what is at one place to another one, data as data and holes as holes. All is read before any is written.
+fn move_piece((from, from_offset): Place<'_>, (to, to_offset): Place<'_>, len: usize) -> SysResult<()> {
+    let mut content = Vec::new();
+    let (mut at, end) = (from_offset, from_offset + len as u64);
+    while let Some(data) = next_data(from, at, end)? {
+        let mut bytes = vec![0; usize::try_from(data.end - data.start).unwrap_or(len)];
+        let read = read_at(from, &mut bytes, data.start)?;
+        bytes.truncate(read);
+        content.push((data.start - from_offset, bytes));
+        at = data.end;
+    }
+    let mut done = 0;
+    for (start, bytes) in content {
+        punch(to, to_offset + done, start - done)?;
+        write_all_at(to, &bytes, to_offset + start)?;
+        done = start + bytes.len() as u64;
+    }
+    punch(to, to_offset + done, len as u64 - done)
+}
+
+/// Copies `len` bytes, holes as holes; returns fewer where the source ends. The kernel's copy_file_range writes zeros
+/// for a hole wherever it does not share blocks.
 fn copy((from, from_offset): Place<'_>, (to, to_offset): Place<'_>, len: u64) -> SysResult<u64> {
+    let len = len.min(size_of(from)?.saturating_sub(from_offset));
+    let (mut done, end) = (0, from_offset + len);
+    while done < len {
+        let data = next_data(from, from_offset + done, end)?.unwrap_or(end..end);
+        let hole = data.start - from_offset - done;
+        if hole > 0 {
+            punch(to, to_offset + done, hole)?;
+            done += hole;
+            grow(to, to_offset + done)?;
+        }
+        let (source, sink) = ((from, data.start), (to, to_offset + done));
+        let copied = copy_data(source, sink, data.end - data.start)?;
+        done += copied;
+        if copied < data.end - data.start {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+/// Makes the file no smaller than this.
+fn grow(file: BorrowedFd<'_>, size: u64) -> SysResult<()> {
+    if size_of(file)? < size { step(|| rustix::fs::ftruncate(file, size)) } else { Ok(()) }
+}
+
+/// Copies `len` bytes, among which there is no hole.
+fn copy_data((from, from_offset): Place<'_>, (to, to_offset): Place<'_>, len: u64) -> SysResult<u64> {
     let mut done = 0;
     while done < len {
         let (mut source, mut sink) = (from_offset + done, to_offset + done);

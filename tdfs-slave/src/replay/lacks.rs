@@ -3,8 +3,10 @@
 //! Kept by `replica`, filled by `replay` and `resync`; named in the handshake, in the log (once each) and in
 //! status. Never silently: each thing left out is counted.
 
+use crate::confine;
 use crate::replay::failure::{Failure, Trouble};
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use tdfs_host::object;
@@ -84,8 +86,15 @@ impl Lacks {
                 lacks.counts.insert(lack, 0);
             }
         }
-        if !rustix::process::geteuid().is_root() {
-            for lack in [Lack::Owner, Lack::SetId, Lack::Device, Lack::TrustedXattr, Lack::Capability] {
+        let rights = confine::rights();
+        for (lack, right) in [
+            (Lack::Owner, CapabilitySet::CHOWN),
+            (Lack::SetId, CapabilitySet::CHOWN),
+            (Lack::Device, CapabilitySet::MKNOD),
+            (Lack::TrustedXattr, CapabilitySet::SYS_ADMIN),
+            (Lack::Capability, CapabilitySet::SETFCAP),
+        ] {
+            if !rights.contains(right) {
                 lacks.counts.insert(lack, 0);
             }
         }

@@ -8,6 +8,7 @@ mod access;
 mod attr;
 mod data;
 pub mod failure;
+pub mod holes;
 mod lacks;
 mod namespace;
 pub mod target;
@@ -57,6 +58,15 @@ pub fn foresee(target: &mut Target, op: &Op) -> Result<Foreseen, Failure> {
         Op::Attr(_) | Op::Xattr(_) | Op::Check { .. } => Ok([0, 0]),
     };
     with_access(target, || access::objects_to_open(op), look)
+}
+
+/// Inode number and number of names of what stands at `path`; zeros where there is nothing.
+///
+/// # Errors
+/// A stall, where the replica can't be looked at.
+pub fn stands_at(target: &mut Target, path: &TreePath) -> Result<(u64, u64), Failure> {
+    let way = || vec![parent_of(path)];
+    with_access(target, way, |target| namespace::inode_and_links_at(target, path))
 }
 
 /// Does `op` in the replica. A check has nothing to do here.

@@ -23,11 +23,15 @@ type Done = Result<(), Failure>;
 /// # Errors
 /// A stall.
 pub(super) fn inode_at(target: &mut Target, path: &TreePath) -> Result<u64, Failure> {
-    let looked =
-        target.parent(path).and_then(|(parent, name)| Ok(object::stat_at(parent.as_fd(), name)?.stx_ino));
+    inode_and_links_at(target, path).map(|(inode, _)| inode)
+}
+
+/// The same, and how many names it has; zeros for no object.
+pub(super) fn inode_and_links_at(target: &mut Target, path: &TreePath) -> Result<(u64, u64), Failure> {
+    let looked = target.parent(path).and_then(|(parent, name)| object::stat_at(parent.as_fd(), name));
     match looked.map_err(at(Step::Names, "look at", path)) {
-        Err(Failure::Divergence(_)) => Ok(0),
-        looked => looked,
+        Err(Failure::Divergence(_)) => Ok((0, 0)),
+        looked => looked.map(|stat| (stat.stx_ino, stat.stx_nlink.into())),
     }
 }
 

@@ -258,6 +258,7 @@ impl Replica {
     /// Goes on looking; returns what to ask.
     pub(super) fn look_on(&mut self) -> Vec<Want> {
         self.begin_waiting();
+        self.end_needless_check();
         let Some(mut look) = self.looking.look.take() else { return Vec::new() };
         let backlog = self.resync.as_ref().map_or(0, |resync| resync.progress().objects_wanted);
         let mut wants = Vec::new();
@@ -280,6 +281,21 @@ impl Replica {
             self.looking.look = Some(look);
         }
         wants
+    }
+
+    /// A resync that compares the whole tree finds all that a check would.
+    fn end_needless_check(&mut self) {
+        let widened = self.resync.as_ref().is_some_and(Resync::is_widened);
+        if !widened || self.looking.look.as_ref().is_none_or(|look| look.purpose != Purpose::Check) {
+            return;
+        }
+        let before = self.kept.check_began.take();
+        if let Err(e) = self.kept.store(&self.state) {
+            self.kept.check_began = before;
+            return self.failed(format!("note that the check became a resync of the whole tree: {e}"));
+        }
+        info!("{} is compared and made equal as a whole", self.dir.display());
+        self.looking.spent = self.looking.before();
     }
 
     fn begin_waiting(&mut self) {

@@ -62,16 +62,19 @@ impl Resync {
         let identity = Identity { path, kind: &found.meta.kind, ino: found.ino, links: found.links };
         let Some(Need::Object(fill)) = self.frontier.need(node) else {
             let same = stock.look(path)?.filter(|here| here.meta.kind == found.meta.kind);
-            // In a look its meta stands for its content; but a record since, by whatever name, has set its
-            // mtime (rule 7). What differs in its meta all the same, differs.
+            // In a look its size and mtime stand for its content; but a record since, by whatever name, may have
+            // set them (rule 7). Where they differ all the same, the content counts as differing.
             let is_stale = |here: &Standing| {
-                self.looks && self.changed_meanwhile(here) && stock.equal(&here.meta, found.meta)
+                let same = (here.meta.size, here.meta.mtime) == (found.meta.size, found.meta.mtime);
+                self.looks && self.changed_meanwhile(here) && same
             };
             if same.is_none_or(|here| is_stale(&here)) {
                 self.frontier.need_object(node);
                 return Ok(());
             }
-            return match self.make_name(stock, node, identity)? {
+            let made = self.make_name(stock, node, identity)?;
+            self.frontier.groups.set_exact(GroupId::Master(found.ino));
+            return match made {
                 (Made::Stands, _) => self.finish_object(stock, node, path, found),
                 _ => {
                     self.frontier.recompare_node(node, Touch::No);
@@ -80,6 +83,7 @@ impl Resync {
             };
         };
         let (made, here) = self.make_name(stock, node, identity)?;
+        self.frontier.groups.set_exact(GroupId::Master(found.ino));
         let builds_on_content =
             fill.offset > 0 || found.stretches.iter().any(|stretch| matches!(stretch, Stretch::Same(_)));
         if made != Made::Stands && builds_on_content {
@@ -90,14 +94,14 @@ impl Resync {
         }
         if found.meta.kind == Kind::File {
             let end = self.fill(stock, path, (fill.offset, here.meta.size), found)?;
-            self.progress.bytes_done += end - fill.offset;
+            self.progress.bytes_done = self.progress.bytes_done.saturating_add(end - fill.offset);
             if end < found.meta.size && end > fill.offset {
                 let fill = Fill { offset: end, bytes_left: found.meta.size - end, ..fill };
                 self.frontier.set_need(node, Some(Need::Object(fill)));
                 return Ok(());
             }
             if end < found.meta.size {
-                tracing::warn!("the answer about {path} says nothing; asked again");
+                tracing::debug!("the answer about {path} says nothing; asked again");
                 self.frontier.requeue(node);
                 return Ok(());
             }

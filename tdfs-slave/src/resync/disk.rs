@@ -6,9 +6,9 @@
 use super::brake::{Brake, count_below};
 use super::stock::{Standing, Stock};
 use crate::replay::{
-    Failure, Lack, Lacks, Step, Target, Trouble, at, set_mode, set_owner, set_xattr, with_access,
+    Failure, Lack, Lacks, Step, Target, Trouble, at, holes, set_mode, set_owner, set_xattr, with_access,
 };
-use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, SeekFrom, Statx};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx};
 use rustix::io::{Errno, Result as SysResult};
 use std::borrow::Cow;
 use std::io;
@@ -109,7 +109,7 @@ impl Stock for Disk<'_> {
         self.remove(path)?;
         self.create(path, &Kind::File)?;
         let new = self.target.file(path).map_err(stop("open", path))?;
-        copy_content(old.as_fd(), new.as_fd(), here.meta.size).map_err(at(Step::Content, "copy", path))
+        holes::copy_to_new(old.as_fd(), new.as_fd(), here.meta.size).map_err(at(Step::Content, "copy", path))
     }
 
     fn dress(&mut self, path: &TreePath, meta: &Meta) -> Result<bool, Failure> {
@@ -144,16 +144,8 @@ impl Stock for Disk<'_> {
     fn punch(&mut self, path: &TreePath, offset: u64, len: u64) -> Result<(), Failure> {
         opening(self.target, path, |target| {
             let file = target.file(path).map_err(stop("open", path))?;
-            // Punching a hole where one is would change the mtime, and what is equal would look different.
-            if is_hole(file.as_fd(), offset, len).map_err(at(Step::Content, "read", path))? {
-                return Ok(());
-            }
-            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            match rustix::fs::fallocate(&file, flags, offset, len) {
-                Err(Errno::OPNOTSUPP) => write_zeros_where_needed(file.as_fd(), offset, len),
-                done => done,
-            }
-            .map_err(at(Step::Content, "punch a hole into", path))
+            // What is equal must not look different: its mtime would change.
+            holes::punch(file.as_fd(), offset, len).map_err(at(Step::Content, "punch a hole into", path))
         })
     }
 
@@ -211,7 +203,11 @@ impl Stock for Disk<'_> {
     fn is_zero(&mut self, path: &TreePath, offset: u64, len: u64) -> Result<bool, Failure> {
         opening(self.target, path, |target| {
             let file = target.file_to_read(path).map_err(stop("open", path))?;
-            reads_as_zeros(file.as_fd(), offset, len).map_err(at(Step::Content, "read", path))
+            holes::reads_as_zeros(file.as_fd(), offset, offset.saturating_add(len)).map_err(at(
+                Step::Content,
+                "read",
+                path,
+            ))
         })
     }
 
@@ -364,55 +360,6 @@ fn dress(
     object::set_mtime(fd, meta.mtime).map_err(at(Step::Times, "set mtime of", path))
 }
 
-/// Only what is there: a file system that can't punch must not be made to grow a file.
-fn write_zeros(file: BorrowedFd<'_>, offset: u64, len: u64) -> SysResult<()> {
-    let end = object::stat(file)?.stx_size.min(offset.saturating_add(len));
-    let zeros = vec![0; BLOCK];
-    let mut done = offset;
-    while done < end {
-        let piece = usize::try_from(end - done).unwrap_or(BLOCK).min(BLOCK);
-        write_all_at(file, &zeros[..piece], done)?;
-        done += piece as u64;
-    }
-    Ok(())
-}
-
-/// The same: what is zeros already is left alone, for writing changes the mtime.
-fn write_zeros_where_needed(file: BorrowedFd<'_>, offset: u64, len: u64) -> SysResult<()> {
-    if reads_as_zeros(file, offset, len)? { Ok(()) } else { write_zeros(file, offset, len) }
-}
-
-/// True if a range reads as zeros, or is beyond the end.
-fn reads_as_zeros(file: BorrowedFd<'_>, offset: u64, len: u64) -> SysResult<bool> {
-    let mut buffer = vec![0; BLOCK];
-    let (mut at, end) = (offset, offset.saturating_add(len));
-    while at < end {
-        at = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Err(Errno::NXIO) => return Ok(true),
-            data => data?,
-        };
-        let piece = usize::try_from(end.saturating_sub(at)).unwrap_or(BLOCK).min(BLOCK);
-        let read = read_at(file, &mut buffer[..piece], at)?;
-        if buffer[..read].iter().any(|&byte| byte != 0) {
-            return Ok(false);
-        }
-        if read == 0 {
-            return Ok(true);
-        }
-        at += read as u64;
-    }
-    Ok(true)
-}
-
-/// True if there is no data in this part of a file.
-fn is_hole(file: BorrowedFd<'_>, offset: u64, len: u64) -> SysResult<bool> {
-    match rustix::fs::seek(file, SeekFrom::Data(offset)) {
-        Ok(data) => Ok(data >= offset.saturating_add(len)),
-        Err(Errno::NXIO) => Ok(true),
-        Err(e) => Err(e),
-    }
-}
-
 fn hash_blocks(file: BorrowedFd<'_>, offset: u64) -> SysResult<Vec<[u8; 32]>> {
     let mut buffer = vec![0; BLOCK];
     let mut hashes = Vec::with_capacity(BLOCKS_MAX);
@@ -426,29 +373,6 @@ fn hash_blocks(file: BorrowedFd<'_>, offset: u64) -> SysResult<Vec<[u8; 32]>> {
         }
     }
     Ok(hashes)
-}
-
-/// Copies the data of a file, its holes stay holes.
-fn copy_content(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> SysResult<()> {
-    let mut buffer = vec![0; BLOCK];
-    let mut end = 0;
-    while end < size {
-        let mut start = match rustix::fs::seek(from, SeekFrom::Data(end)) {
-            Err(Errno::NXIO) => break,
-            start => start?,
-        };
-        end = rustix::fs::seek(from, SeekFrom::Hole(start))?;
-        while start < end {
-            let piece = usize::try_from(end - start).unwrap_or(BLOCK).min(BLOCK);
-            let read = read_at(from, &mut buffer[..piece], start)?;
-            if read == 0 {
-                break;
-            }
-            write_all_at(to, &buffer[..read], start)?;
-            start += read as u64;
-        }
-    }
-    rustix::fs::ftruncate(to, size)
 }
 
 /// One directory on the way down of a removal.

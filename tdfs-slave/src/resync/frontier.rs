@@ -13,6 +13,10 @@ use tdfs_wire::TreePath;
 /// Most touched names that are remembered; beyond that every file counts as touched.
 pub const TOUCHED_MAX: usize = 1 << 18;
 
+/// Most nodes that records and lost paths may make, which need no such object to be there; with more the whole tree is
+/// compared, and they are let go.
+pub const STRAYS_MAX: usize = 1 << 19;
+
 /// A node of the trie; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId {
@@ -110,6 +114,8 @@ pub struct Frontier {
     /// How many nodes are marked so.
     missed: usize,
     overflown: bool,
+    /// How many nodes were made for what no listing has told.
+    strays: usize,
     /// True while objects count as equal that were never compared: an object may have names among them.
     partial: bool,
     /// The known hard links.
@@ -132,6 +138,7 @@ impl Frontier {
             touched: 0,
             missed: 0,
             overflown: false,
+            strays: 0,
             partial: checked,
             groups: Groups::default(),
         };
@@ -278,7 +285,7 @@ impl Frontier {
         };
         let ((was, was_bytes), (is, is_bytes)) = (count(before), count(need));
         self.needs = self.needs + is - was;
-        self.bytes_left = (self.bytes_left + is_bytes).saturating_sub(was_bytes);
+        self.bytes_left = self.bytes_left.saturating_add(is_bytes).saturating_sub(was_bytes);
     }
 
     /// The object is compared wholly: what it is, meta and content. What is already under way goes on.
@@ -359,6 +366,27 @@ impl Frontier {
         let Some(node) = self.get_mut(id) else { return };
         let before = std::mem::replace(&mut node.mark, mark);
         self.touched = self.touched + touches(mark) - touches(before);
+    }
+
+    /// How many nodes there are.
+    pub fn nodes(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Notes nodes that were made since there were `before` of them; when they are too many, nothing is known any
+    /// more, of no object: all are compared by hashes. True if so.
+    pub fn bound_strays(&mut self, before: usize) -> bool {
+        self.strays += self.nodes().saturating_sub(before);
+        let full = self.is_full();
+        if full {
+            let groups = Groups::after(&self.groups);
+            *self = Frontier { overflown: true, groups, ..Frontier::new(false) };
+        }
+        full
+    }
+
+    fn is_full(&self) -> bool {
+        self.strays >= STRAYS_MAX && self.nodes() >= STRAYS_MAX
     }
 
     /// A record touched an unchecked object.
@@ -452,36 +480,6 @@ impl Frontier {
         }
     }
 
-    /// The object is gone, with all that was below it.
-    pub fn forget(&mut self, id: NodeId) {
-        if id == self.root {
-            return;
-        }
-        self.detach(id);
-        for id in self.at_or_below(id) {
-            let (mark, need) = (self.mark(id), self.need(id));
-            let comparing = matches!(need, Some(Need::Object(_) | Need::Meta)) && self.group(id).is_some();
-            let touched = mark == Mark::Unchecked(Touch::Touched)
-                || comparing
-                || self.overflown
-                || self.is_missed(id)
-                || self.is_compared_again_later(id);
-            // Half compared, and what other names it has is not known.
-            let alone = comparing && self.group(id).is_some_and(|group| self.groups.names(group).len() < 2);
-            match mark {
-                Mark::Unchecked(Touch::Doubted) => self.groups.lose_sight(),
-                _ if touched && (self.partial || alone) => self.groups.lose_sight(),
-                _ if touched => self.groups.lose(),
-                _ => {}
-            }
-            self.set_need(id, None);
-            self.set_mark(id, Mark::Checked);
-            self.set_missed(id, false);
-            self.leave_group(id);
-            self.release(id);
-        }
-    }
-
     /// Nothing is known any more of the object and of what is below it, but what touched it.
     pub fn strip(&mut self, top: NodeId) {
         let mut below = self.at_or_below(top);
@@ -504,7 +502,7 @@ impl Frontier {
     }
 
     /// The node and all below it, each after the one above it.
-    fn at_or_below(&self, top: NodeId) -> Vec<NodeId> {
+    pub(super) fn at_or_below(&self, top: NodeId) -> Vec<NodeId> {
         let mut found = vec![top];
         let mut next = 0;
         while let Some(&id) = found.get(next) {
@@ -537,7 +535,7 @@ impl Frontier {
         }
     }
 
-    fn release(&mut self, id: NodeId) {
+    pub(super) fn release(&mut self, id: NodeId) {
         if let Some((turn, node)) = self.slots.get_mut(id.slot as usize) {
             *turn += 1;
             *node = None;

@@ -5,10 +5,15 @@
 //!
 //! Splitting is lazy: a checked name may share its inode with names that were not compared yet, because a
 //! replica that is equal must not be changed by a check. What could go wrong meanwhile is kept track of: a
-//! touched name that goes before it was compared (`lost`) makes every group be compared by hashes once more.
+//! touched name that goes before it was compared (`lost`) makes the groups that may be of its object be compared
+//! by hashes once more. Which these are has to be known closely: under load names go all the time, and where each
+//! of them doubted every group a resync would have no end.
 
 use super::frontier::{Frontier, NodeId};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// Most inodes of the replica that are remembered because they lost a touched name.
+const SUSPECTS_MAX: usize = 1 << 18;
 
 /// What a group is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +35,12 @@ pub struct Group {
     pub local: Option<u64>,
     /// The value of [`Groups::lost`] when the comparison of its content began that was finished last.
     pub compared_at: u64,
+    /// The value of [`Groups::lost`] when something happened to its content that could not be followed.
+    doubted_at: u64,
+    /// How much of `Groups::lost_of_unknown` is in that already, or did not concern it.
+    seen: u64,
+    /// `links` was told by an answer about the object itself, after which records count; in a listing it is a hint.
+    exact: bool,
     /// True once its count of links was asked for again at the end.
     pub refreshed: bool,
     /// True if it had as many names in the replica as on the master whenever it was looked at: only then can
@@ -46,11 +57,22 @@ pub struct Groups {
     linked_last: u64,
     /// How often a touched name went before it was compared.
     lost: u64,
+    /// The value of `lost` when any group may have been concerned.
+    lost_of_any: u64,
+    /// The value of `lost` when it was an object of the master with a name that is not known to be of a group.
+    lost_of_unknown: u64,
+    /// Inodes of the replica that lost such a name.
+    suspects: HashSet<u64>,
     /// True if what went so may have had names that nobody knows to be names of it.
     unseen: bool,
 }
 
 impl Groups {
+    /// None, but what was lost before is not forgotten.
+    pub fn after(before: &Groups) -> Groups {
+        Groups { lost: before.lost + 1, ..Groups::default() }
+    }
+
     /// The group.
     pub fn get(&self, id: GroupId) -> Option<&Group> {
         self.by_id.get(&id)
@@ -89,19 +111,39 @@ impl Groups {
         self.owners.get(&local).copied()
     }
 
-    /// Puts a name into a group.
-    pub(super) fn enter(&mut self, name: NodeId, id: GroupId, links: u64) {
+    /// Puts a name into a group. `told`: how many names the object has; None: a record linked it, that is counted.
+    pub(super) fn enter(&mut self, name: NodeId, id: GroupId, told: Option<u64>) {
         let lost = self.lost;
-        let group = self.by_id.entry(id).or_insert_with(|| Group {
+        self.by_id.entry(id).or_insert_with(|| Group {
             names: BTreeSet::new(),
-            links,
+            links: told.unwrap_or(2),
             local: None,
             compared_at: lost,
+            doubted_at: 0,
+            seen: self.lost_of_unknown,
+            exact: false,
             refreshed: false,
             even: true,
         });
-        group.names.insert(name);
-        group.links = links;
+        self.change(id, |group| {
+            group.names.insert(name);
+            if let Some(links) = told {
+                (group.links, group.exact) = (links, false);
+            }
+        });
+    }
+
+    /// The group's count of names is exact from now on.
+    pub(super) fn set_exact(&mut self, id: GroupId) {
+        self.change(id, |group| group.exact = true);
+    }
+
+    /// Changes what is known of a group's names. What concerned it while they were not all known goes on to.
+    fn change(&mut self, id: GroupId, change: impl FnOnce(&mut Group)) {
+        let Some(group) = self.by_id.get_mut(&id) else { return };
+        group.doubted_at = group.doubted_at.max(group.lost_unknown(self.lost_of_unknown));
+        group.seen = self.lost_of_unknown;
+        change(group);
     }
 
     /// The inode `local` of the replica stands for the master's `ino` from now on.
@@ -116,8 +158,10 @@ impl Groups {
     /// Takes a name out of a group; one without names is forgotten. True if it is, and had
     /// not as many names in the replica as on the master.
     pub(super) fn leave(&mut self, name: NodeId, id: GroupId) -> bool {
-        let Some(group) = self.by_id.get_mut(&id) else { return false };
-        group.names.remove(&name);
+        self.change(id, |group| {
+            group.names.remove(&name);
+        });
+        let Some(group) = self.get(id) else { return false };
         let uneven = group.names.is_empty() && !group.even;
         if group.names.is_empty() {
             if let Some(local) = group.local {
@@ -130,9 +174,53 @@ impl Groups {
 
     /// Another name came or went by a record.
     pub(super) fn count(&mut self, id: GroupId, came: bool) {
-        if let Some(group) = self.by_id.get_mut(&id) {
+        self.change(id, |group| {
             group.links = if came { group.links + 1 } else { group.links.saturating_sub(1) };
+        });
+    }
+
+    /// True if the content of the group's object has to be compared once more.
+    pub fn is_in_doubt(&self, id: GroupId) -> bool {
+        self.get(id).is_some_and(|group| {
+            let unknown = group.lost_unknown(self.lost_of_unknown);
+            group.compared_at < group.doubted_at.max(self.lost_of_any).max(unknown)
+        })
+    }
+
+    /// Something happened to the content of the group's object that could not be followed.
+    pub fn doubt(&mut self, id: GroupId) {
+        self.lost += 1;
+        if let Some(group) = self.by_id.get_mut(&id) {
+            group.doubted_at = self.lost;
         }
+    }
+
+    /// A touched name went whose object has, on the master, names that are not known.
+    pub fn lose_unknown(&mut self) {
+        self.lost += 1;
+        self.lost_of_unknown = self.lost;
+    }
+
+    /// A touched name of an inode of the replica went that has others there.
+    pub fn suspect(&mut self, local: u64) {
+        if let Some(ino) = self.owner(local) {
+            self.doubt(GroupId::Master(ino));
+        }
+        if self.suspects.len() < SUSPECTS_MAX {
+            self.suspects.insert(local);
+        } else {
+            self.lose();
+        }
+    }
+
+    /// True if records may have changed the inode `local` of the replica by a name that is gone.
+    pub fn is_suspect(&self, local: u64) -> bool {
+        self.suspects.contains(&local)
+    }
+
+    /// True if that may be so of any that changed meanwhile.
+    pub fn is_any_suspect(&self) -> bool {
+        self.lost_of_any > 0
     }
 
     /// The value that tells whether a touched name was lost since.
@@ -140,14 +228,15 @@ impl Groups {
         self.lost
     }
 
-    /// A touched name went, or was parted from its inode, before it was compared.
+    /// A touched name went, or was parted from its inode, before it was compared; nothing else is known.
     pub fn lose(&mut self) {
         self.lost += 1;
+        self.lost_of_any = self.lost;
     }
 
     /// The same, of what may have names that are in no group: only comparing the whole tree finds those.
     pub fn lose_sight(&mut self) {
-        self.lost += 1;
+        self.lose();
         self.unseen = true;
     }
 
@@ -167,9 +256,22 @@ impl Groups {
     }
 }
 
+impl Group {
+    /// The part of `lost` that may have concerned it since it was looked at last: where not all its names are known.
+    fn lost_unknown(&self, lost: u64) -> u64 {
+        if self.is_complete() || lost == self.seen { 0 } else { lost }
+    }
+
+    /// True if all names are in it that the object has on the master.
+    fn is_complete(&self) -> bool {
+        self.exact && self.names.len() as u64 >= self.links
+    }
+}
+
 impl Frontier {
     /// Puts the name into a group; what records linked with it comes along.
-    pub fn enter_group(&mut self, id: NodeId, group: GroupId, links: u64) {
+    /// `told` as for [`Groups::enter`].
+    pub fn enter_group(&mut self, id: NodeId, group: GroupId, told: Option<u64>) {
         let names = match self.group(id) {
             Some(before @ GroupId::Linked(_)) if before != group => self.groups.names(before),
             _ => vec![id],
@@ -180,7 +282,7 @@ impl Frontier {
             }
             if let Some(node) = self.get_mut(id) {
                 node.group = Some(group);
-                self.groups.enter(id, group, links);
+                self.groups.enter(id, group, told);
             }
         }
     }
@@ -195,6 +297,13 @@ impl Frontier {
                 (true, false) => self.groups.lose(),
                 (false, _) => {}
             }
+        }
+    }
+
+    /// The same of a name that was the last of its object on both sides.
+    pub fn leave_group_alone(&mut self, id: NodeId) {
+        if let Some(group) = self.get_mut(id).and_then(|node| node.group.take()) {
+            self.groups.leave(id, group);
         }
     }
 

@@ -217,7 +217,9 @@ impl Resync {
     fn is_distrusted(&self, here: &Standing) -> bool {
         // What a name that is gone did to an inode by records shows in no mark of its other names. A name that
         // goes later does not trouble a resync: it compares them once more at its end, which a look does not.
-        let may_be_lost = self.frontier.groups.lost() > 0 || (self.looks && here.links > 1);
+        let may_be_lost = self.frontier.groups.is_any_suspect()
+            || self.frontier.groups.is_suspect(here.ino)
+            || (self.looks && here.links > 1);
         self.distrust.all
             || (may_be_lost && self.changed_meanwhile(here))
             || self.frontier.overflown()
@@ -306,7 +308,7 @@ impl Resync {
         // Once in a group it stays, until hard links are settled: what a name that is gone by now did to the
         // content may not have been compared.
         if links > 1 || here.links > 1 || self.frontier.group(node).is_some() {
-            self.frontier.enter_group(node, GroupId::Master(ino), links);
+            self.frontier.enter_group(node, GroupId::Master(ino), Some(links));
             self.frontier.groups.claim(ino, here.ino);
             if let Some(group) = self.frontier.groups.get_mut(GroupId::Master(ino)) {
                 group.even &= here.links == links;
@@ -375,7 +377,7 @@ impl Resync {
             _ if here.links < 2 => {}
             Mark::Checked => {}
             // Its other names are not compared any more, or never are where they count as equal.
-            Mark::Unchecked(touch) if touch == Touch::Doubted || self.frontier.is_partial() => {
+            Mark::Unchecked(_) if self.frontier.is_partial() => {
                 self.frontier.groups.lose_sight();
             }
             Mark::Unchecked(_) => self.frontier.groups.lose(),

@@ -13,6 +13,7 @@ mod disk;
 mod frontier;
 mod groups;
 mod listing;
+mod losses;
 mod moves;
 mod settle;
 mod stock;
@@ -20,6 +21,7 @@ mod watch;
 
 pub use brake::{Brake, count_below};
 pub use disk::Disk;
+pub use losses::{Stood, removed_by};
 
 use crate::replay::{Failure, Trouble};
 use frontier::{Fill, Frontier, Mark, Need, NodeId};
@@ -40,6 +42,9 @@ pub const WANTS_MAX: usize = 32;
 /// Most listings on their way while new objects are being filled: a file that is made stays open until it is
 /// filled, if not too many are made meanwhile.
 const LISTINGS_MAX: usize = 3;
+
+/// Most names in one directory: they are in memory at once.
+const LISTING_NAMES_MAX: usize = 1 << 24;
 
 /// The wants of looks are numbered from here on.
 const LOOK_WANTS: u64 = 1 << 62;
@@ -190,7 +195,19 @@ impl Resync {
 
     /// Adds `path` to the scope, with all that is below it.
     pub fn want(&mut self, path: TreePath) {
-        self.frontier.want(&path);
+        self.bounded(|frontier| frontier.want(&path));
+    }
+
+    /// Does what makes nodes for paths that may not be there.
+    fn bounded<T>(&mut self, act: impl FnOnce(&mut Frontier) -> T) -> T {
+        let before = self.frontier.nodes();
+        let done = act(&mut self.frontier);
+        if self.frontier.bound_strays(before) {
+            tracing::info!("too many paths are to be compared: all of the replica is");
+            self.parts = Parts::default();
+            self.progress.widened += 1;
+        }
+        done
     }
 
     /// Adds what a look has found: what was compared then is not compared again.
@@ -206,19 +223,20 @@ impl Resync {
 
     /// Records that touched `path` will never come (the log no longer had them): `path` is one of their trail.
     pub fn miss(&mut self, path: &TreePath, extent: Extent) {
-        self.frontier.miss(path, extent);
+        self.bounded(|frontier| frontier.miss(path, extent));
     }
 
-    /// Has to be told each op after it was done in the replica. A check's paths are wanted by this.
-    pub fn applied(&mut self, op: &Op) {
+    /// Has to be told each op after it was done in the replica, with what it removed there, if that is known
+    /// ([`removed_by`]). A check's paths are wanted by this.
+    pub fn applied(&mut self, op: &Op, stood: Option<Stood>) {
         self.noted.names_changed();
-        self.frontier.follow(op);
+        self.bounded(|frontier| frontier.follow(op, stood));
     }
 
-    /// Has to be told each op that the replica contradicts; it is not tried again.
-    pub fn contradicted(&mut self, op: &Op) -> Contradiction {
+    /// Has to be told each op that the replica contradicts, with what it should have removed; it is not tried again.
+    pub fn contradicted(&mut self, op: &Op, stood: Option<Stood>) -> Contradiction {
         self.noted.names_changed();
-        self.frontier.contradicted(op)
+        self.bounded(|frontier| frontier.contradicted(op, stood))
     }
 
     /// The connection was lost: what was not answered is asked again.
@@ -235,6 +253,11 @@ impl Resync {
             && self.on_the_way.is_empty()
             && self.frontier.groups.is_empty()
             && !self.frontier.groups.is_unseen()
+    }
+
+    /// True once the whole tree is compared, whatever was asked for.
+    pub fn is_widened(&self) -> bool {
+        self.progress.widened > 0
     }
 
     fn is_idle(&self) -> bool {
@@ -348,7 +371,10 @@ impl Resync {
         if !matches!(answer.found, Found::Listing { last: false, .. }) {
             self.on_the_way.remove(&answer.id);
         }
-        let Some(node) = self.frontier.asked_for(answer.id) else { return Ok(()) };
+        let node = self.frontier.asked_for(answer.id);
+        let need = node.and_then(|node| self.frontier.need(node));
+        tracing::trace!("answer {} about {}: {}, for {need:?}", answer.id, answer.path, answer.found);
+        let Some(node) = node else { return Ok(()) };
         if self.frontier.path(node).as_ref() != Some(&answer.path) {
             self.frontier.requeue(node);
             return Ok(());
@@ -440,6 +466,16 @@ impl Resync {
             (Found::Listing { meta, children, last }, Need::Listing) => {
                 if self.parts.want != answer.id {
                     self.parts = Parts { want: answer.id, children: Vec::new() };
+                }
+                let before = self.parts.children.last().map(|child| &child.name);
+                if children.first().is_some_and(|child| before >= Some(&child.name)) {
+                    tracing::debug!("the parts of a listing of {} are not in order", answer.path);
+                    self.frontier.requeue(node);
+                    return Ok(());
+                }
+                if self.parts.children.len() + children.len() > LISTING_NAMES_MAX {
+                    let (doing, path) = ("take in the names of", answer.path.clone());
+                    return Err(Failure::Stall(Trouble { doing, path, errno: Errno::NOMEM }));
                 }
                 if !last {
                     self.parts.children.extend_from_slice(children);

@@ -4,8 +4,9 @@
 //! The marks mirror the master's names, so they follow an op even where the replica could not (an object
 //! that is missing in an unchecked part).
 
-use super::frontier::{Frontier, Mark, Need, NodeId, Touch};
-use super::{Contradiction, frontier::Fill};
+use super::Contradiction;
+use super::frontier::{Fill, Frontier, Mark, Need, NodeId, Touch};
+use super::losses::{Left, Stood};
 use tdfs_wire::op::{DataOp, NamespaceOp, Op, RenameMode};
 use tdfs_wire::trail::Extent;
 use tdfs_wire::{TreePath, op::NewObject};
@@ -41,10 +42,10 @@ impl Frontier {
         }
     }
 
-    /// Moves the marks as `op` moved the objects.
-    pub fn follow(&mut self, op: &Op) {
+    /// Moves the marks as `op` moved the objects. `stood`: what it removed in the replica, where that is known.
+    pub fn follow(&mut self, op: &Op, stood: Option<Stood>) {
         match op {
-            Op::Namespace(op) => self.follow_names(op),
+            Op::Namespace(op) => self.follow_names(op, stood),
             Op::Data(DataOp::Copy { from, to, .. }) => self.copied(from, to),
             Op::Data(DataOp::Allocate { path, mode, .. }) => self.touched(path, mode & SHIFTING != 0),
             Op::Data(DataOp::Write { path, .. } | DataOp::Truncate { path, .. }) => self.touched(path, false),
@@ -54,19 +55,21 @@ impl Frontier {
         }
     }
 
-    fn follow_names(&mut self, op: &NamespaceOp) {
+    fn follow_names(&mut self, op: &NamespaceOp, stood: Option<Stood>) {
         match op {
             NamespaceOp::Create(new) | NamespaceOp::Mkdir(new) => self.born(new),
             NamespaceOp::Mknod { new, .. } | NamespaceOp::Symlink { new, .. } => self.born(new),
             NamespaceOp::Link { from, to, .. } => self.linked(from, to),
-            NamespaceOp::Unlink { path, .. } | NamespaceOp::Rmdir { path, .. } => self.went(path),
+            NamespaceOp::Unlink { path, links, .. } => self.went(path, left(*links, stood)),
+            NamespaceOp::Rmdir { path, .. } => self.went(path, None),
             NamespaceOp::Rename { from, to, mode: RenameMode::Exchange, .. } => self.exchanged(from, to),
-            NamespaceOp::Rename { from, to, .. } => self.renamed(from, to),
+            NamespaceOp::Rename { from, to, links, .. } => self.renamed(from, to, left(*links, stood)),
         }
     }
 
     /// Follows an op that the replica contradicted, and wants what it named (rules 5 and 6).
-    pub fn contradicted(&mut self, op: &Op) -> Contradiction {
+    /// `stood` as for [`Frontier::follow`]: it stands still.
+    pub fn contradicted(&mut self, op: &Op, stood: Option<Stood>) -> Contradiction {
         let mut paths: Vec<TreePath> = op.paths().into_iter().cloned().collect();
         paths.retain(|path| self.place(path).checked);
         // With something unfinished among what it names, it had to be expected.
@@ -81,7 +84,7 @@ impl Frontier {
             // The marks move, but what was touched in the replica stays where it is.
             self.groups.lose();
         }
-        self.follow(op);
+        self.follow(op, stood.filter(|stood| stood.links == 0));
         if paths.is_empty() {
             self.missed(op);
             return Contradiction::Forgiven;
@@ -163,8 +166,7 @@ impl Frontier {
 
     /// True if a touched name that went may have changed the object.
     pub(super) fn is_compared_again_later(&self, id: NodeId) -> bool {
-        let group = self.group(id).and_then(|group| self.groups.get(group));
-        group.is_some_and(|group| group.compared_at < self.groups.lost())
+        self.group(id).is_some_and(|group| self.groups.is_in_doubt(group))
     }
 
     /// True if the object's content and kind are the master's.
@@ -186,26 +188,26 @@ impl Frontier {
         }
     }
 
-    fn went(&mut self, path: &TreePath) {
+    fn went(&mut self, path: &TreePath, left: Option<Left>) {
         let place = self.place(path);
         match place.node {
             Some(id) => {
                 if let Some(group) = self.group(id) {
                     self.groups.count(group, false);
                 }
-                self.forget(id);
+                self.forget_leaving(id, left);
             }
-            None if self.overflown() && !place.checked => self.groups.lose(),
+            None if self.overflown() && !place.checked => self.lose_ungrouped(left),
             None => {}
         }
     }
 
-    fn renamed(&mut self, from: &TreePath, to: &TreePath) {
+    fn renamed(&mut self, from: &TreePath, to: &TreePath, over: Option<Left>) {
         let place = self.place(from);
         if let Some(id) = place.node {
             self.detach(id);
         }
-        self.went(to);
+        self.went(to, over);
         self.arrive(place.node, place.checked && !place.relisting, place.checked, to);
     }
 
@@ -257,13 +259,12 @@ impl Frontier {
         if source.checked && group.is_none() {
             // Also where the target is not checked: by that name it may miss a record.
             let (id, new) = (self.ensure(from), self.groups.new_linked());
-            self.enter_group(id, new, 2);
+            self.enter_group(id, new, None);
             group = Some(new);
         }
         if checked && let Some(group) = group {
-            let links = self.groups.get(group).map_or(0, |group| group.links);
             let id = self.ensure(to);
-            self.enter_group(id, group, links);
+            self.enter_group(id, group, None);
         }
         match (checked, sound) {
             (true, false) => self.recompare(to),
@@ -333,6 +334,10 @@ impl Frontier {
             }
         }
     }
+}
+
+fn left(there: u32, stood: Option<Stood>) -> Option<Left> {
+    stood.map(|here| Left { there: there.into(), here })
 }
 
 /// True if the master has nothing at `path` after `op`.

@@ -19,6 +19,11 @@ pub(super) type Accepted = HashMap<u64, Counts>;
 
 impl Resync {
     pub(super) fn settle<S: Stock>(&mut self, stock: &mut S) -> Result<(), Failure> {
+        if self.frontier.is_partial() && self.frontier.groups.is_unseen() {
+            // All of it is compared in any case: what is in doubt, with that.
+            self.widen();
+            return Ok(());
+        }
         let mut unaccounted = Vec::new();
         for group in self.frontier.groups.ids() {
             unaccounted.extend(self.settle_group(stock, group)?);
@@ -46,11 +51,10 @@ impl Resync {
         stock: &mut S,
         id: GroupId,
     ) -> Result<Option<(u64, Counts)>, Failure> {
-        let lost = self.frontier.groups.lost();
         let Some(group) = self.frontier.groups.get(id) else { return Ok(None) };
         let (known, links) = (group.names.len() as u64, group.links);
         let Some(&name) = group.names.first() else { return Ok(None) };
-        let (lost_since, refreshed) = (group.compared_at < lost, group.refreshed);
+        let (lost_since, refreshed) = (self.frontier.groups.is_in_doubt(id), group.refreshed);
         let was_uneven = self.frontier.is_partial() && !group.even;
         let here = match self.frontier.path(name) {
             Some(path) => stock.look(&path)?,
@@ -112,10 +116,11 @@ impl Resync {
             (since, began) => since.or(began),
         };
         let root = self.frontier.root();
+        self.frontier.set_partial(false);
         self.frontier.strip(root);
+        self.frontier.groups.take_unseen();
         self.frontier.set_mark(root, Mark::Unchecked(Touch::No));
         self.frontier.set_need(root, Some(Need::Listing));
-        self.frontier.set_partial(false);
         self.drop_parts();
         self.progress.widened += 1;
     }

@@ -1,5 +1,6 @@
 //! Tests of the exchange: over trees in memory with random schedules, and over real directories.
 
+mod bounds;
 mod coverage;
 mod crash;
 mod disk;

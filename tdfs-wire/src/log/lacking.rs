@@ -126,7 +126,10 @@ impl Lacking {
         let id = Id(head[8..24].try_into().map_err(|_| short())?);
         let epoch = Epoch { number: number(0), id };
         let trail = Trail::from_bytes(rest, TRAIL_BYTES_MAX)?;
-        Ok(Lacking { epoch, after: Lsn::new(number(24)), up_to: Lsn::new(number(32)), trail })
+        let lsn = |at| {
+            Lsn::try_from(number(at)).map_err(|e| CodecError::Invalid { what: "lacking", why: e.to_string() })
+        };
+        Ok(Lacking { epoch, after: lsn(24)?, up_to: lsn(32)?, trail })
     }
 }
 

@@ -26,8 +26,6 @@ pub(super) const POINT_BYTES: u64 = 64 * 1024;
 
 const MAGIC: [u8; 6] = *b"TDFLOG";
 const SUFFIX: &str = ".log";
-/// Numbers beyond are taken as damage, so that counting on from one never overflows.
-const LSN_MAX: u64 = u64::MAX / 2;
 
 /// A segment's file name: `epoch number - first LSN .log`, both in decimal and padded so that names sort.
 pub(super) fn name(epoch: Epoch, first: Lsn) -> String {
@@ -41,7 +39,7 @@ pub(super) fn parse_name(name: &str) -> Option<(u64, Lsn)> {
         (digits.len() >= width && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse::<u64>())
     };
     let (epoch, first) = (number(epoch, 10)?.ok()?, number(first, 20)?.ok()?);
-    (1..=LSN_MAX).contains(&first).then_some((epoch, Lsn::new(first)))
+    (first > 0).then(|| Lsn::try_from(first).ok()).flatten().map(|first| (epoch, first))
 }
 
 /// What a segment says of itself.
@@ -86,11 +84,11 @@ impl SegmentHeader {
         }
         let mut id = Id::default();
         id.0.copy_from_slice(&bytes[16..32]);
-        let (number, first) = (u64_at(bytes, 8), u64_at(bytes, 32));
-        if !(1..=LSN_MAX).contains(&first) {
-            return damaged("impossible first LSN");
+        let (number, first) = (u64_at(bytes, 8), Lsn::try_from(u64_at(bytes, 32)));
+        match first {
+            Ok(first) if first > Lsn::ZERO => Ok(SegmentHeader { epoch: Epoch { number, id }, first }),
+            _ => damaged("impossible first LSN"),
         }
-        Ok(SegmentHeader { epoch: Epoch { number, id }, first: Lsn::new(first) })
     }
 }
 

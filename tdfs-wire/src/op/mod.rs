@@ -7,11 +7,13 @@
 mod attr;
 mod data;
 mod namespace;
+pub(crate) mod sound;
 mod xattr;
 
 pub use attr::AttrOp;
 pub use data::DataOp;
 pub use namespace::{NamespaceOp, NewObject, Node, RenameMode};
+pub use sound::{COPY_BYTES_MAX, FILE_BYTES_MAX, SYMLINK_BYTES_MAX};
 pub use xattr::{XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XattrName, XattrOp, is_carried};
 
 use crate::TreePath;

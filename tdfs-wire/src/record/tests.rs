@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::log::tests::Rng;
-use crate::op::{AttrOp, DataOp, NamespaceOp, NewObject, Node, RenameMode, XattrName, XattrOp};
+use crate::op::{
+    AttrOp, COPY_BYTES_MAX, DataOp, NamespaceOp, NewObject, Node, RenameMode, XattrName, XattrOp,
+};
 use crate::{Time, TreePath};
 
 /// Records that are mutated in all ways; a failing seed is printed.
@@ -12,6 +14,23 @@ fn path(bytes: &[u8]) -> TreePath {
     TreePath::new(bytes).unwrap()
 }
 
+fn bulk_len(op: &Op, nth: usize) -> usize {
+    match op {
+        Op::Namespace(
+            NamespaceOp::Create(_)
+            | NamespaceOp::Mkdir(_)
+            | NamespaceOp::Mknod { .. }
+            | NamespaceOp::Symlink { .. },
+        ) => 5,
+        Op::Data(DataOp::Write { .. }) | Op::Xattr(XattrOp::Set { .. }) => 1 + nth * 3,
+        _ => 0,
+    }
+}
+
+fn with_bulk((len, op): (usize, Op)) -> (Op, Vec<u8>) {
+    (op, vec![0xab; len])
+}
+
 /// One op of each kind, with its bulk.
 fn ops() -> Vec<(Op, Vec<u8>)> {
     let mtime = Time { sec: -5, nsec: 999_999_999 };
@@ -19,7 +38,7 @@ fn ops() -> Vec<(Op, Vec<u8>)> {
         path: path(b"a/\xff\xfe"),
         mode: 0o4755,
         uid: 1000,
-        gid: u32::MAX,
+        gid: u32::MAX - 1,
         mtime,
         parent_mtime: Time { sec: i64::MAX, nsec: 0 },
         access_acl_bytes: 3,
@@ -43,7 +62,7 @@ fn ops() -> Vec<(Op, Vec<u8>)> {
         NamespaceOp::Rename { from, to, mode, from_parent_mtime: mtime, to_parent_mtime: mtime, links: 0 }
     });
     let data = [
-        DataOp::Write { path: from.clone(), offset: u64::MAX, mtime },
+        DataOp::Write { path: from.clone(), offset: 1 << 40, mtime },
         DataOp::Truncate { path: from.clone(), size: 7, mtime },
         DataOp::Allocate { path: from.clone(), mode: 3, offset: 1, len: 2, size: 3, mtime },
         DataOp::Copy { from: from.clone(), from_offset: 1, to: to.clone(), to_offset: 2, len: 3, mtime },
@@ -65,7 +84,7 @@ fn ops() -> Vec<(Op, Vec<u8>)> {
     all.extend(attr.map(Op::Attr));
     all.extend(xattr.map(Op::Xattr));
     all.extend(checks);
-    all.into_iter().enumerate().map(|(nth, op)| (op, vec![0xab; nth * 3])).collect()
+    all.into_iter().enumerate().map(|(nth, op)| (bulk_len(&op, nth), op)).map(with_bulk).collect()
 }
 
 fn encode(op: &Op, bulk: &[u8], lsn: Lsn, time_ns: i64) -> Vec<u8> {
@@ -157,7 +176,8 @@ fn the_largest_record_fits_and_no_larger_one() {
     });
     let bytes = encode(&op, &bulk[1..], Lsn::new(1), 1);
     assert!(bytes.len() <= RECORD_BYTES_MAX);
-    assert_eq!(Record::parse(&bytes).unwrap().0.op, op);
+    assert_eq!(RecordHeader::parse_whole(&bytes).unwrap().0.len, bytes.len());
+    assert!(is_corrupt(&bytes), "a rename has no bulk");
     assert!(matches!(Draft::new(&op, &bulk), Err(CodecError::TooLong { what: "bulk", .. })));
     let op = Op::Check { paths: vec![long(); 5] };
     assert!(matches!(Draft::new(&op, &[]), Err(CodecError::TooLong { what: "op", .. })));
@@ -214,6 +234,69 @@ fn a_path_that_would_leave_the_tree_is_no_path() {
     }
 }
 
+/// What no master makes is damage: it would mean something else to a system call, or never end.
+#[test]
+fn what_no_master_makes_is_corrupt() {
+    let (file, root, time) = (path(b"f"), TreePath::root(), Time::default());
+    let new = NewObject {
+        path: file.clone(),
+        mode: 0o644,
+        uid: 1,
+        gid: 1,
+        mtime: time,
+        parent_mtime: time,
+        access_acl_bytes: 0,
+        default_acl_bytes: 0,
+    };
+    let create = |new: NewObject| Op::Namespace(NamespaceOp::Create(new));
+    let symlink =
+        |target: &[u8]| Op::Namespace(NamespaceOp::Symlink { new: new.clone(), target: target.to_vec() });
+    let copy = |from_offset, to_offset, len| {
+        let (from, to) = (file.clone(), path(b"g"));
+        Op::Data(DataOp::Copy { from, from_offset, to, to_offset, len, mtime: time })
+    };
+    let owner = |uid, gid| Op::Attr(AttrOp::Owner { path: file.clone(), uid, gid, mode: 0 });
+    let allocate = |offset, len, size| {
+        Op::Data(DataOp::Allocate { path: file.clone(), mode: 0x20, offset, len, size, mtime: time })
+    };
+    let max = i64::MAX.cast_unsigned();
+    let write = |offset| Op::Data(DataOp::Write { path: file.clone(), offset, mtime: time });
+    for (op, bulk_len) in [(create(new.clone()), 0), (symlink(b"/../.."), 0), (copy(0, max - 5, 5), 0)] {
+        let bytes = encode(&op, &vec![1; bulk_len], Lsn::new(1), 1);
+        assert!(Record::parse(&bytes).is_ok(), "{op:?}");
+    }
+    for (op, bulk_len) in [
+        (create(NewObject { path: root.clone(), ..new.clone() }), 0),
+        (create(NewObject { mode: 0o10_0644, ..new.clone() }), 0),
+        (create(NewObject { uid: u32::MAX, ..new.clone() }), 0),
+        (create(NewObject { access_acl_bytes: u32::MAX, default_acl_bytes: 2, ..new.clone() }), 1),
+        (create(new.clone()), 1),
+        (symlink(b""), 0),
+        (symlink(b"a\0b"), 0),
+        (symlink(&[b'x'; 4096]), 0),
+        (Op::Namespace(NamespaceOp::Unlink { path: root.clone(), parent_mtime: time, links: 0 }), 0),
+        (Op::Namespace(NamespaceOp::Link { from: file.clone(), to: root, parent_mtime: time }), 0),
+        (copy(0, 0, COPY_BYTES_MAX + 1), 0),
+        (copy(max, 0, 1), 0),
+        (copy(0, max, 1), 0),
+        (owner(u32::MAX, 0), 0),
+        (owner(0, u32::MAX), 0),
+        (allocate(max, 1, 0), 0),
+        (allocate(u64::MAX, u64::MAX, 0), 0),
+        (allocate(0, 1, u64::MAX), 0),
+        (Op::Data(DataOp::Truncate { path: file.clone(), size: max + 1, mtime: time }), 0),
+        (write(max - 3), 4),
+        (write(u64::MAX), 4),
+        (Op::Attr(AttrOp::Times { path: file.clone(), mtime: Time { sec: 0, nsec: 1_000_000_000 } }), 0),
+        (Op::Attr(AttrOp::Times { path: file.clone(), mtime: Time { sec: 0, nsec: 0x3fff_ffff } }), 0),
+    ] {
+        let bytes = encode(&op, &vec![1; bulk_len], Lsn::new(1), 1);
+        assert!(is_corrupt(&bytes), "{op:?}");
+    }
+    let op = create(new.clone());
+    assert!(is_corrupt(&encode(&op, &[], Lsn::new(u64::MAX), 1)), "an LSN that no log comes to");
+}
+
 fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
     for _ in 0..=rng.below(4) {
         let at = rng.below(bytes.len());
@@ -239,7 +322,7 @@ fn random_damage_never_panics_and_has_one_reading() {
     for seed in 0..SEEDS {
         let mut rng = Rng(seed);
         let (op, bulk) = &ops[rng.below(ops.len())];
-        let mut bytes = encode(op, bulk, Lsn::new(rng.next()), rng.next().cast_signed());
+        let mut bytes = encode(op, bulk, Lsn::new(rng.next() / 2), rng.next().cast_signed());
         let op_bytes = bytes.len() - RECORD_HEADER_BYTES - bulk.len();
         let mut payload = bytes.split_off(RECORD_HEADER_BYTES);
         mutate(&mut rng, if seed % 8 == 0 { &mut bytes } else { &mut payload });

@@ -29,17 +29,5 @@ pub const LEAVE_MAX: Duration = Duration::from_millis(500);
 /// Most wants of one slave without their answers; more is an error of the slave.
 pub const WANTS_MAX: usize = 64;
 
-/// Cuts a text to what a message may carry.
-pub(crate) fn cut(mut text: String) -> String {
-    if text.len() > crate::message::TEXT_BYTES_MAX {
-        let mut end = crate::message::TEXT_BYTES_MAX;
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ mod opens;
 mod reply;
 pub mod session;
 mod setattr;
-mod watch;
+pub mod watch;
 
 use crate::passthrough::{Caller, DirItem, Listed, Passthrough, Range, SetTimes};
 use barrier::{BARRIER_NODE, Barrier};
@@ -28,7 +28,7 @@ use fuser::{
 };
 use habits::Habits;
 use offload::Offload;
-use opens::{Opened, Opens};
+use opens::Opened;
 use reply::TTL;
 use setattr::{SetAttr, set_time};
 use std::cell::RefCell;
@@ -38,7 +38,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
-use watch::{look_for_stores, watch};
+use watch::Watch;
 
 /// What the kernel has to offer, or we can't work (all there since Linux 5.11).
 const REQUIRED: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT
@@ -67,7 +67,7 @@ pub struct Adapter {
     habits: Habits,
     offload: Offload,
     /// With `--passthrough`.
-    opens: Option<Arc<Opens>>,
+    watch: Option<Arc<Watch>>,
 }
 
 impl Adapter {
@@ -79,12 +79,14 @@ impl Adapter {
         passes: bool,
     ) -> io::Result<Adapter> {
         let freshen = Arc::new(Freshen::start(notifier)?);
-        let opens = passes.then(Arc::<Opens>::default);
-        if let Some(opens) = &opens {
-            watch(Arc::downgrade(opens), Arc::clone(&passthrough), Arc::clone(&freshen))?;
-        }
+        let watch = if passes { Some(Watch::start(&passthrough, &freshen)?) } else { None };
         let (habits, offload) = (Habits::default(), Offload::start()?);
-        Ok(Adapter { passthrough, freshen, barrier, habits, offload, opens })
+        Ok(Adapter { passthrough, freshen, barrier, habits, offload, watch })
+    }
+
+    /// What is to be settled before all is recorded, with `--passthrough`.
+    pub fn watch(&self) -> Option<Arc<Watch>> {
+        self.watch.clone()
     }
 }
 
@@ -116,7 +118,7 @@ impl Filesystem for Adapter {
         config.add_capabilities(REQUIRED).map_err(|missing| {
             io::Error::other(format!("this kernel's FUSE is too old for tdfs: it lacks {missing:?}"))
         })?;
-        if self.opens.is_some() {
+        if self.watch.is_some() {
             config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).map_err(|_| {
                 io::Error::other("this kernel can't pass reads on: --passthrough needs Linux 6.9")
             })?;
@@ -263,14 +265,13 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let Some(opens) = &self.opens else { return reply.error(Errno::ENOSYS) };
+        let Some(watch) = &self.watch else { return reply.error(Errno::ENOSYS) };
         let access = flags.0 & libc::O_ACCMODE;
         let reads = access == libc::O_RDONLY && ino.0 != BARRIER_NODE;
         let file = if reads { self.passthrough.open_to_read(ino.0).ok() } else { None };
         let back = || reply.open_backing(&*file?).ok();
-        match opens.open(ino.0, access, back) {
-            Opened::Cached { keeps: true } => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
-            Opened::Cached { keeps: false } => reply.opened(FileHandle(0), FopenFlags::empty()),
+        match watch.opens.open(ino.0, access, back) {
+            Opened::Cached => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
             Opened::Passed(id) => reply.opened_passthrough(FileHandle(0), FopenFlags::empty(), &id),
             Opened::Direct(id) => reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO, &id),
         }
@@ -286,13 +287,16 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let Some(watch) = &self.watch else { return reply.ok() };
+        let is_watched = watch.opens.is_watched(ino.0);
+        let ends = watch.opens.release(ino.0);
+        // The file is held before the answer: behind it the kernel may forget it.
+        let look = if ends { watch.look(ino.0) } else { None };
         reply.ok();
-        if self.opens.as_ref().is_some_and(|opens| opens.release(ino.0)) {
-            let passthrough = self.passthrough.clone();
-            self.offload.run(move || {
-                look_for_stores(&passthrough, ino.0);
-                passthrough.forget_stores(ino.0);
-            });
+        match look {
+            Some(look) => self.offload.run(move || look.end(is_watched)),
+            None if ends => watch.opens.end(ino.0),
+            None => {}
         }
     }
 
@@ -348,7 +352,7 @@ impl Filesystem for Adapter {
             answer!("read", reply, read, count => reply.data(&buffer[..count]));
         });
         // Nobody's read fills the kernel's cache: for a splice, as nothing else looks there while the file is passed on.
-        if owner.is_none() && self.opens.as_ref().is_some_and(|opens| opens.is_passed(ino.0)) {
+        if owner.is_none() && self.watch.as_ref().is_some_and(|watch| watch.opens.is_passed(ino.0)) {
             let freshen = self.freshen.clone();
             self.offload.run(move || freshen.pages(ino.0, offset, size));
         }
@@ -390,11 +394,12 @@ impl Filesystem for Adapter {
 
     fn fsync(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
         let passthrough = self.passthrough.clone();
-        let is_watched = self.opens.as_ref().is_some_and(|opens| opens.is_watched(ino.0));
+        let look = self.watch.as_ref().filter(|watch| watch.opens.is_watched(ino.0));
+        let look = look.and_then(|watch| watch.look(ino.0));
         self.offload.run(move || {
             let done = passthrough.fsync(ino.0, data_only);
-            if is_watched {
-                look_for_stores(&passthrough, ino.0);
+            if let Some(look) = look {
+                look.take();
             }
             answer!("fsync", reply, done, _done => reply.ok());
         });

@@ -3,6 +3,7 @@
 use super::Adapter;
 use super::barrier::Barrier;
 use super::mount::Mount;
+use super::watch::Watch;
 use crate::passthrough::Passthrough;
 use anyhow::Context;
 use std::path::Path;
@@ -27,9 +28,10 @@ pub fn start(
     passthrough: &Arc<Passthrough>,
     barrier: &Arc<Barrier>,
     passes: bool,
-) -> anyhow::Result<(Mount, oneshot::Receiver<()>)> {
+) -> anyhow::Result<(Mount, Option<Arc<Watch>>, oneshot::Receiver<()>)> {
     let notifier = Arc::new(OnceLock::new());
     let adapter = Adapter::new(Arc::clone(passthrough), Arc::clone(&notifier), Arc::clone(barrier), passes)?;
+    let watch = adapter.watch();
     let (mount, fuse) = Mount::new(source, mountpoint)?;
     let mut config = fuser::Config::default();
     config.n_threads = Some(workers());
@@ -48,5 +50,5 @@ pub fn start(
         }
         let _ = end.send(()); // nobody waits any more when we end ourselves
     })?;
-    Ok((mount, ended))
+    Ok((mount, watch, ended))
 }

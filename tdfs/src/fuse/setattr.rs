@@ -52,3 +52,6 @@ impl Adapter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,14 +13,12 @@ use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use tdfs_host::object;
-use tdfs_wire::op::{DataOp, Op};
+use tdfs_wire::op::{COPY_BYTES_MAX, DataOp, Op};
 use tdfs_wire::record::BULK_BYTES_MAX;
 use tdfs_wire::{Time, TreePath};
 
 /// Most bytes of one write: what one record carries.
 pub const WRITE_BYTES_MAX: usize = BULK_BYTES_MAX;
-/// Most bytes of one copy; a longer copy_file_range(2) returns a short count.
-pub const COPY_BYTES_MAX: u64 = 64 << 20;
 
 /// Where an allocation is made, as fallocate(2) has it.
 #[derive(Clone, Copy, Debug)]

@@ -52,6 +52,11 @@ impl Passthrough {
         }
     }
 
+    /// Keeps the node until it is forgotten once more than the kernel does; false if it is gone already.
+    pub fn hold(&self, nodeid: u64) -> bool {
+        self.nodes.hold(nodeid)
+    }
+
     /// Attributes of an object.
     pub fn getattr(&self, nodeid: u64) -> Result<Seen> {
         let tree = self.commit.order().shared();

@@ -257,4 +257,4 @@ fn carried(name: &[u8]) -> Option<XattrName> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -70,6 +70,12 @@ impl Nodes {
         add_name(&mut table, ino, parent, name);
     }
 
+    /// One more lookup of a node that is there; false if it is not.
+    pub fn hold(&self, ino: u64) -> bool {
+        let mut table = self.table.lock();
+        table.get_mut(&ino).map(|node| node.lookups += 1).is_some()
+    }
+
     /// The kernel forgot `count` lookups. Returns true if the node is gone.
     pub fn forget(&self, ino: u64, count: u64) -> bool {
         let mut table = self.table.lock();

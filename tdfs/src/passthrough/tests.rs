@@ -11,15 +11,15 @@ use tdfs_wire::op::{DataOp, NamespaceOp, Op, XattrOp};
 use tdfs_wire::record::Record;
 use tdfs_wire::{Epoch, Id, Lsn};
 
-pub(super) struct Served {
+pub(crate) struct Served {
     pub(super) dir: tempfile::TempDir,
     _log: tempfile::TempDir,
-    pub(super) fs: Arc<Passthrough>,
+    pub(crate) fs: Arc<Passthrough>,
 }
 
 const NOBODY: Caller = Caller { uid: 65534, gid: 65534 };
 
-pub(super) fn serve() -> Served {
+pub(crate) fn serve() -> Served {
     let (dir, log_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let epoch = Epoch { number: 1, id: Id::default() };
     let log = Log::create(log_dir.path(), epoch, Options::default()).unwrap();
@@ -35,7 +35,7 @@ impl Served {
         self.dir.path()
     }
 
-    pub(super) fn create(&self, parent: u64, name: &str) -> u64 {
+    pub(crate) fn create(&self, parent: u64, name: &str) -> u64 {
         let caller = self.fs.owner;
         self.fs.mknod((parent, name.as_bytes()), 0o644, 0, 0, caller).unwrap().nodeid
     }
@@ -44,7 +44,7 @@ impl Served {
         self.fs.mkdir((parent, name.as_bytes()), 0o755, 0, self.fs.owner).unwrap().nodeid
     }
 
-    pub(super) fn ops(&self) -> Vec<Op> {
+    pub(crate) fn ops(&self) -> Vec<Op> {
         let log = self.fs.commit().log();
         let mut cursor = log.cursor(Lsn::ZERO).unwrap();
         let mut ops = Vec::new();
@@ -115,7 +115,7 @@ fn a_file_whose_names_are_unknown_is_found_and_checked() {
 }
 
 /// "A record that can't be encoded or stored must be known before the change: paths up to 16 KiB (else
-/// ENAMETOOLONG)." (DESIGN section 4)
+/// ENAMETOOLONG)." (DESIGN section 4) tdfs.8: "Paths of more than 16 KiB can't be changed: ENAMETOOLONG."
 #[test]
 fn a_path_that_no_record_can_carry_is_refused_before_the_change() {
     let served = serve();

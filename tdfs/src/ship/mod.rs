@@ -45,7 +45,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use verify::Verify;
 
-/// How often retention runs.
+/// How often retention runs, and counters are saved.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often positions alone are saved; an older one only keeps more of the log after a restart.
 const SAVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -128,6 +128,8 @@ struct Shared {
     lineage: RwLock<Vec<Branch>>,
     /// Up to where tree and log are on the master's disk.
     durable: Mutex<Position>,
+    /// What a kill should not take back has changed: it is to be saved at once.
+    changed: Notify,
 }
 
 /// What the other parts of the daemon see of one slave's task.
@@ -196,6 +198,7 @@ impl Ship {
             frames,
             outlets: RwLock::default(),
             file: Mutex::new(file),
+            changed: Notify::new(),
         });
         let stopping = watch::Sender::new(false);
         let keeping = tokio::spawn(keep(Arc::clone(&shared), stopping.subscribe()));
@@ -250,6 +253,7 @@ impl Ship {
             outlet
         };
         let known = self.shared.file.lock().forget(address);
+        self.shared.save(Save::Always);
         lacking::remove(&self.shared.config.state, address);
         if let Err(e) = self.shared.keys.set(address, None) {
             tracing::warn!("slave {address}: its key is not forgotten: {e}");
@@ -398,12 +402,13 @@ async fn finish(tasks: Vec<JoinHandle<()>>) {
     }
 }
 
-/// Once a second: deletes what nobody needs, saves positions.
+/// Once a second, and when counters change: deletes what nobody needs, saves positions.
 async fn keep(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
     let mut saved_at = Instant::now();
     loop {
         let stop = tokio::select! {
             () = tokio::time::sleep(KEEP_INTERVAL) => false,
+            () = shared.changed.notified() => false,
             _ = stopping.wait_for(|stop| *stop) => true,
         };
         let all = saved_at.elapsed() >= SAVE_INTERVAL;

@@ -461,6 +461,7 @@ impl Slave {
     fn show(&self, all: bool) {
         let mut view = self.outlet.view.lock();
         let state: StateName = self.session.state_name();
+        let before = (view.resyncs, view.needs_resync);
         if all || view.state != state {
             *view = self.session.view();
         } else {
@@ -468,6 +469,9 @@ impl Slave {
         }
         if self.unreadable.is_some() {
             view.last_error.clone_from(&self.unreadable);
+        }
+        if before != (view.resyncs, view.needs_resync) {
+            self.shared.changed.notify_one();
         }
         let (resync, verify) = (view.resync, view.verify);
         *self.outlet.epoch.lock() = self.epoch;

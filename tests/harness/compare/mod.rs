@@ -1,4 +1,5 @@
-//! Compares two trees in everything that promise P3 names.
+//! Compares two trees in everything that promise P3 names, and in nothing else. README: "Not carried: atime, ctime, inode
+//! numbers, birth times, chattr flags."
 //!
 //! Left is the source, right the replica. Gives readable differences; both trees must be at rest. Walks by
 //! directory fds, so that depth and path length do not matter. Never changes anything, not even atimes.
@@ -16,6 +17,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags};
 
+pub use content::data_extents;
 use links::LinkGroups;
 use object::Object;
 

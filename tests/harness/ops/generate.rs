@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
 
-use super::{Op, Region, Rename, Special};
+use super::{Acl, Op, Region, Rename, Special, held};
 use crate::rng::Rng;
 
 /// Names of xattrs that are set and removed.
@@ -21,6 +21,8 @@ pub struct Names {
     pub offset_max: u64,
     /// Stores through mappings are drawn too. Without its daemon a mount answers them by SIGBUS.
     mapped: bool,
+    /// Nobody acts at the same time: any file may be mapped, and what is seen is decided.
+    in_turn: bool,
 }
 
 impl Names {
@@ -32,7 +34,14 @@ impl Names {
             names: (0..names).map(|number| name("n", number)).collect(),
             offset_max: 128 << 10,
             mapped: true,
+            in_turn: false,
         }
+    }
+
+    /// The same for callers that act one after another.
+    #[must_use]
+    pub fn in_turn(self) -> Self {
+        Self { in_turn: true, ..self }
     }
 
     /// The same without stores through mappings: for a mount that is going to lose its daemon.
@@ -82,10 +91,19 @@ pub fn generate(rng: &mut Rng, names: &Names, number: u64) -> Op {
         0..28 => namespace(rng, names),
         28..40 => removal(rng, names),
         40..70 => data(rng, names, number),
-        70..84 => attributes(rng, names),
-        84..93 => held(rng, names),
-        _ if rng.one_in(2) => Op::List(names.maybe_directory(rng)),
-        _ => Op::Read(names.path(rng)),
+        70..82 => attributes(rng, names),
+        82..93 => hold(rng, names),
+        _ => look(rng, names),
+    }
+}
+
+fn look(rng: &mut Rng, names: &Names) -> Op {
+    match rng.below(8) {
+        0..3 => Op::List(names.maybe_directory(rng)),
+        3..5 => Op::Read(names.path(rng)),
+        5 => Op::Stat(names.maybe_directory(rng)),
+        6 if names.in_turn => Op::Umask(*rng.pick(&[0, 0o002, 0o022, 0o077])),
+        _ => Op::Access(names.maybe_directory(rng), *rng.pick(&[1, 2, 4, 6])),
     }
 }
 
@@ -116,7 +134,7 @@ fn data(rng: &mut Rng, names: &Names, number: u64) -> Op {
         8..11 => Op::Append(names.path(rng), 1 + rng.index(3_000)),
         11..13 => Op::Truncate(names.path(rng), rng.below(names.offset_max)),
         13 => Op::Empty(names.path(rng)),
-        14..17 => Op::Allocate(names.path(rng), region, allocate_flags(rng)),
+        14..17 => Op::Allocate(names.path(rng), region, allocate_flags(rng, names)),
         17..19 => Op::Copy(names.path(rng), names.path(rng), region, rng.below(names.offset_max)),
         _ if !names.mapped => Op::Write(names.path(rng), region),
         _ => {
@@ -126,7 +144,11 @@ fn data(rng: &mut Rng, names: &Names, number: u64) -> Op {
     }
 }
 
-fn allocate_flags(rng: &mut Rng) -> u32 {
+pub(super) fn mode(rng: &mut Rng) -> u32 {
+    *rng.pick(&MODES)
+}
+
+pub(super) fn allocate_flags(rng: &mut Rng, names: &Names) -> u32 {
     let keep = FallocateFlags::KEEP_SIZE;
     let all = [
         FallocateFlags::empty(),
@@ -138,27 +160,58 @@ fn allocate_flags(rng: &mut Rng) -> u32 {
         FallocateFlags::COLLAPSE_RANGE,
         FallocateFlags::INSERT_RANGE,
     ];
-    rng.pick(&all).bits()
+    // FUSE does not pass the last two on.
+    let known = if names.in_turn { &all[..6] } else { &all[..] };
+    rng.pick(known).bits()
 }
 
 fn attributes(rng: &mut Rng, names: &Names) -> Op {
     let path = names.maybe_directory(rng);
-    match rng.below(10) {
-        0..3 => Op::Mode(path, *rng.pick(&MODES)),
+    match rng.below(12) {
+        9 => Op::RemoveXattr(path, rng.pick::<&str>(&XATTRS)),
+        10 => Op::SetAcl(path, rng.one_in(2), acl(rng)),
+        11 if rng.one_in(2) => {
+            let acls = ["system.posix_acl_access", "system.posix_acl_default"];
+            Op::RemoveXattr(path, rng.pick::<&str>(&acls))
+        }
+        11 => Op::SetXattr(path, "security.capability", 0),
+        0..3 => Op::Mode(path, mode(rng)),
         3..5 => Op::Owner(path, *rng.pick(&[0, 1000, 65534]), *rng.pick(&[0, 1000, 65534])),
         5..7 => {
             let seconds = *rng.pick(&[0, 1, 1_700_000_000, 4_000_000_000]);
             Op::Times(path, seconds, i64::try_from(rng.below(1_000_000_000)).expect("fit nanoseconds"))
         }
-        7..9 => Op::SetXattr(path, rng.pick::<&str>(&XATTRS), rng.index(2_000)),
-        _ => Op::RemoveXattr(path, rng.pick::<&str>(&XATTRS)),
+        _ => Op::SetXattr(path, rng.pick::<&str>(&XATTRS), rng.index(2_000)),
     }
 }
 
-fn held(rng: &mut Rng, names: &Names) -> Op {
-    match rng.below(4) {
-        0 => Op::Hold(names.path(rng)),
-        1 | 2 => Op::WriteHeld(names.region(rng)),
-        _ => Op::Release,
+fn acl(rng: &mut Rng) -> Acl {
+    let mut rights = || u8::try_from(rng.below(8)).expect("fit three bits");
+    Acl { owner: 7, user: rights(), group: rights(), mask: rights(), others: rights() }
+}
+
+fn hold(rng: &mut Rng, names: &Names) -> Op {
+    match rng.below(if names.in_turn { 12 } else { 8 }) {
+        0 => Op::Hold(names.path(rng), libc::O_RDWR, 0),
+        1 | 2 => Op::Hold(names.maybe_directory(rng), flags(rng), mode(rng)),
+        3 => Op::Release,
+        8.. if names.mapped && rng.one_in(2) => {
+            let region = Region { offset: rng.below(names.offset_max), len: 5_000 };
+            Op::Held(held::draw_mapped(rng, region))
+        }
+        _ => {
+            let region = names.region(rng);
+            Op::Held(held::draw(rng, region, names))
+        }
     }
+}
+
+fn flags(rng: &mut Rng) -> i32 {
+    let access = *rng.pick(&[libc::O_RDONLY, libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR]);
+    let more = [0, 0, libc::O_APPEND, libc::O_DIRECT, libc::O_SYNC, libc::O_NOFOLLOW, libc::O_PATH];
+    let more = *rng.pick(&more);
+    let new = [0, 0, libc::O_CREAT, libc::O_CREAT | libc::O_EXCL, libc::O_TRUNC, libc::O_DIRECTORY];
+    let new = *rng.pick(&new);
+    // O_RDONLY with O_TRUNC is undefined.
+    if new == libc::O_TRUNC { libc::O_RDWR | more | new } else { access | more | new }
 }

@@ -3,6 +3,7 @@
 //! `generate` draws an operation, `perform` does it. Threads share few names, so that they meet.
 
 mod generate;
+mod held;
 mod perform;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use anyhow::Result;
 use crate::rng::Rng;
 
 pub use generate::{Names, generate};
-pub use perform::Performer;
+pub use held::HeldOp;
+pub use perform::{Performer, digest};
 
 /// One operation. Paths are relative to the root of the tree.
 #[derive(Clone, Debug)]
@@ -60,16 +62,60 @@ pub enum Op {
     SetXattr(PathBuf, &'static str, usize),
     /// lremovexattr(2).
     RemoveXattr(PathBuf, &'static str),
-    /// Opens a file and keeps it open.
-    Hold(PathBuf),
-    /// pwrite(2) to a file that is held, whether it has a name or not.
-    WriteHeld(Region),
+    /// setxattr(2) of an ACL: the default one of a directory when true.
+    SetAcl(PathBuf, bool, Acl),
+    /// Opens a file, with what is given beside the flags, and this mode for a new one, and keeps it open.
+    Hold(PathBuf, i32, u32),
+    /// Does something with what is held, whether it has a name or not.
+    Held(HeldOp),
     /// Closes a file that is held.
     Release,
     /// Lists a directory with all attributes.
     List(PathBuf),
     /// Reads a file.
     Read(PathBuf),
+    /// stat(2) of a symlink itself, with its xattrs.
+    Stat(PathBuf),
+    /// access(2).
+    Access(PathBuf, u32),
+    /// umask(2).
+    Umask(u32),
+}
+
+/// Permissions that an ACL gives, each of three bits.
+#[derive(Clone, Copy, Debug)]
+pub struct Acl {
+    /// The owner's.
+    pub owner: u8,
+    /// User 1000's.
+    pub user: u8,
+    /// The group's.
+    pub group: u8,
+    /// What users and groups can get at most.
+    pub mask: u8,
+    /// Everybody else's.
+    pub others: u8,
+}
+
+impl Acl {
+    /// As the xattr `system.posix_acl_access` holds it.
+    pub fn bytes(self) -> Vec<u8> {
+        let none = u32::MAX;
+        let entries = [
+            (1_u16, self.owner, none),
+            (2, self.user, 1000),
+            (4, self.group, none),
+            (0x10, self.mask, none),
+            (0x20, self.others, none),
+        ];
+        let mut bytes = 2_u32.to_le_bytes().to_vec();
+        for (tag, rights, id) in entries {
+            bytes.extend(tag.to_le_bytes());
+            bytes.extend(u16::from(rights).to_le_bytes());
+            bytes.extend(id.to_le_bytes());
+        }
+        bytes
+    }
 }
 
 /// A part of a file.

@@ -1,22 +1,24 @@
 //! Does one operation, and tells an outcome that any busy tree may have from one that is a bug.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
+    Access, AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps,
+    Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
+use super::held::{Held, HeldOp};
 use super::{Op, Region, Rename, Special};
 use crate::rng::Rng;
 use crate::sys::Mapping;
 
 /// What threads that meet on few names may well be told. Anything else is a bug.
-const ALLOWED: [Errno; 13] = [
+const ALLOWED: [Errno; 15] = [
     Errno::NOENT,
     Errno::EXIST,
     Errno::NOTDIR,
@@ -30,7 +32,11 @@ const ALLOWED: [Errno; 13] = [
     Errno::PERM,
     Errno::BUSY,
     Errno::NODEV,
+    Errno::BADF,
+    Errno::AGAIN,
 ];
+/// A file capability: `CAP_NET_RAW`, permitted and effective.
+const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// What everybody is told whose mount has lost its daemon.
 const GONE: [Errno; 4] = [Errno::NOTCONN, Errno::CONNABORTED, Errno::IO, Errno::INTR];
 /// Files that one performer holds open.
@@ -40,7 +46,7 @@ const HELD_MAX: usize = 6;
 #[derive(Debug)]
 pub struct Performer {
     root: PathBuf,
-    held: Vec<File>,
+    held: Vec<Held>,
 }
 
 impl Performer {
@@ -53,45 +59,72 @@ impl Performer {
     pub fn perform(&mut self, op: &Op, rng: &mut Rng) -> Result<bool> {
         let outcome = self.attempt(op, rng);
         let error = match outcome {
-            Ok(()) => return Ok(true),
+            Ok(_) => return Ok(true),
             Err(error) => error,
         };
         let errno = Errno::from_io_error(&error);
         // ext4 says so when the xattrs of one file need more than a block.
-        let full = matches!(op, Op::SetXattr(..)) && errno == Some(Errno::NOSPC);
-        let allowed = full || errno.is_some_and(|errno| ALLOWED.contains(&errno));
+        let is_xattr = matches!(op, Op::SetXattr(..) | Op::SetAcl(..) | Op::Held(HeldOp::SetXattr(_)));
+        let full = is_xattr && errno == Some(Errno::NOSPC);
+        // Only directories have a default ACL; and root may execute only what somebody may.
+        let refusable = matches!(op, Op::SetAcl(_, true, _) | Op::Access(..));
+        let refused = refusable && errno == Some(Errno::ACCESS);
+        let allowed = full || refused || errno.is_some_and(|errno| ALLOWED.contains(&errno));
         if !allowed {
             return Err(anyhow::Error::new(error).context(format!("{op:?} must not end so")));
         }
         Ok(false)
     }
 
-    fn attempt(&mut self, op: &Op, rng: &mut Rng) -> std::io::Result<()> {
+    /// Does it, whatever the outcome; gives what the caller gets to see.
+    pub fn attempt(&mut self, op: &Op, rng: &mut Rng) -> std::io::Result<String> {
+        let nothing = |()| String::new();
         match op {
-            Op::Hold(path) => {
-                let file = self.open(path)?;
+            Op::Hold(path, flags, mode) => {
+                let flags = OFlags::from_bits_retain(flags.cast_unsigned());
+                let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+                let file = rustix::fs::open(self.root.join(path), flags, Mode::from_raw_mode(*mode))?;
+                let file = regular_or_directory(file.into())?;
                 if self.held.len() == HELD_MAX {
                     self.held.remove(0);
                 }
-                self.held.push(file);
-                Ok(())
+                self.held.push(Held::new(file));
+                Ok(String::new())
             }
-            Op::WriteHeld(region) => match self.held.len() {
-                0 => Ok(()),
-                count => self.held[rng.index(count)].write_all_at(&rng.bytes(region.len), region.offset),
+            Op::Held(op) => match self.held.len() {
+                0 => Ok(String::new()),
+                count => self.held[rng.index(count)].perform(op, rng),
             },
             Op::Release => {
                 self.held.pop();
-                Ok(())
+                Ok(String::new())
             }
             Op::List(path) => self.list(path),
-            Op::Read(path) => self.open(path)?.read_at(&mut [0; 65_536], 0).map(drop),
-            Op::Write(..) | Op::Append(..) | Op::Empty(_) | Op::Truncate(..) => self.write(op, rng),
-            Op::Allocate(..) | Op::Copy(..) | Op::StoreMapped(..) => self.shape(op, rng),
-            Op::Mode(..) | Op::Owner(..) | Op::Times(..) | Op::SetXattr(..) | Op::RemoveXattr(..) => {
-                self.describe(op, rng)
+            Op::Read(path) => {
+                let mut bytes = vec![0; 65_536];
+                let len = self.open(path)?.read_at(&mut bytes, 0)?;
+                Ok(digest(&bytes[..len]))
             }
-            _ => self.name(op),
+            Op::Stat(path) => Ok(shown(&self.root.join(path).symlink_metadata()?)),
+            Op::Access(path, rights) => {
+                let rights = Access::from_bits_retain(*rights);
+                Ok(rustix::fs::access(self.root.join(path), rights).map(nothing)?)
+            }
+            Op::Umask(mask) => {
+                rustix::process::umask(Mode::from_raw_mode(*mask));
+                Ok(String::new())
+            }
+            Op::Write(..) | Op::Append(..) | Op::Empty(_) | Op::Truncate(..) => {
+                self.write(op, rng).map(nothing)
+            }
+            Op::Allocate(..) | Op::Copy(..) | Op::StoreMapped(..) => self.shape(op, rng),
+            Op::Mode(..)
+            | Op::Owner(..)
+            | Op::Times(..)
+            | Op::SetXattr(..)
+            | Op::RemoveXattr(..)
+            | Op::SetAcl(..) => self.describe(op, rng).map(nothing),
+            _ => self.name(op).map(nothing),
         }
     }
 
@@ -102,12 +135,16 @@ impl Performer {
         regular(options.open(self.root.join(path))?)
     }
 
-    fn list(&self, path: &Path) -> std::io::Result<()> {
+    fn list(&self, path: &Path) -> std::io::Result<String> {
+        let mut names = Vec::new();
         for found in std::fs::read_dir(self.root.join(path))? {
+            let found = found?;
             // Gone meanwhile is no failure of the listing.
-            let _ = found?.metadata();
+            let described = found.metadata().map_or_else(|error| error.to_string(), |meta| shown(&meta));
+            names.push(format!("{:?} {:?} {described}", found.file_name(), found.file_type()?));
         }
-        Ok(())
+        names.sort_unstable();
+        Ok(names.join("; "))
     }
 
     fn write(&self, op: &Op, rng: &mut Rng) -> std::io::Result<()> {
@@ -133,23 +170,25 @@ impl Performer {
         }
     }
 
-    fn shape(&self, op: &Op, rng: &mut Rng) -> std::io::Result<()> {
+    fn shape(&self, op: &Op, rng: &mut Rng) -> std::io::Result<String> {
         match op {
             Op::Allocate(path, region, flags) => {
                 let flags = FallocateFlags::from_bits_retain(*flags);
-                let whole = flags.intersects(FallocateFlags::COLLAPSE_RANGE | FallocateFlags::INSERT_RANGE);
-                let Region { mut offset, len } = *region;
-                let mut len = len as u64;
-                if whole {
-                    (offset, len) = (offset / 4096 * 4096, len.next_multiple_of(4096));
-                }
-                Ok(rustix::fs::fallocate(self.open(path)?, flags, offset, len)?)
+                let (offset, len) = whole_blocks(*region, flags);
+                rustix::fs::fallocate(self.open(path)?, flags, offset, len)?;
+                Ok(String::new())
             }
             Op::Copy(from, to, region, to_offset) => {
                 let (from, to) = (self.open(from)?, self.open(to)?);
                 let (mut from_at, mut to_at) = (region.offset, *to_offset);
-                rustix::fs::copy_file_range(&from, Some(&mut from_at), &to, Some(&mut to_at), region.len)?;
-                Ok(())
+                let len = rustix::fs::copy_file_range(
+                    &from,
+                    Some(&mut from_at),
+                    &to,
+                    Some(&mut to_at),
+                    region.len,
+                )?;
+                Ok(len.to_string())
             }
             Op::StoreMapped(path, region) => {
                 let offset = usize::try_from(region.offset).expect("fit an offset into usize");
@@ -161,7 +200,10 @@ impl Performer {
                 }
                 let mut mapping = Mapping::shared(&file, offset + region.len)?;
                 mapping.store(offset, &rng.bytes(region.len));
-                if rng.one_in(2) { mapping.flush() } else { Ok(()) }
+                if rng.one_in(2) {
+                    mapping.flush()?;
+                }
+                Ok(String::new())
             }
             _ => unreachable!("{op:?} does not shape a file"),
         }
@@ -216,7 +258,13 @@ impl Performer {
                 Ok(rustix::fs::utimensat(CWD, at(path), &times, AtFlags::SYMLINK_NOFOLLOW)?)
             }
             Op::SetXattr(path, name, len) => {
-                Ok(rustix::fs::lsetxattr(at(path), *name, &rng.bytes(*len), XattrFlags::empty())?)
+                let is_capability = *name == "security.capability";
+                let value = if is_capability { CAPABILITY.to_vec() } else { rng.bytes(*len) };
+                Ok(rustix::fs::lsetxattr(at(path), *name, &value, XattrFlags::empty())?)
+            }
+            Op::SetAcl(path, is_default, acl) => {
+                let name = if *is_default { "system.posix_acl_default" } else { "system.posix_acl_access" };
+                Ok(rustix::fs::setxattr(at(path), name, &acl.bytes(), XattrFlags::empty())?)
             }
             Op::RemoveXattr(path, name) => Ok(rustix::fs::lremovexattr(at(path), *name)?),
             _ => unreachable!("{op:?} is neither attr nor xattr"),
@@ -228,6 +276,39 @@ impl Performer {
 pub(super) fn is_gone(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<std::io::Error>().and_then(Errno::from_io_error);
     error.is_some_and(|errno| GONE.contains(&errno))
+}
+
+/// Few characters that tell bytes from others.
+pub fn digest(bytes: &[u8]) -> String {
+    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
+    for word in bytes.chunks(8) {
+        let mut padded = [0; 8];
+        padded[..word.len()].copy_from_slice(word);
+        hash = (hash ^ u64::from_le_bytes(padded)).wrapping_mul(0x0100_0000_01B3).rotate_left(23);
+    }
+    format!("{} bytes {hash:016x}", bytes.len())
+}
+
+/// What stat(2) tells, but for times, inode numbers and blocks.
+pub(super) fn shown(meta: &Metadata) -> String {
+    let size = if meta.is_dir() { 0 } else { meta.size() };
+    let (mode, uid, gid) = (meta.mode(), meta.uid(), meta.gid());
+    format!("{mode:o} {uid}:{gid} links {} size {size} device {:x}", meta.nlink(), meta.rdev())
+}
+
+/// What these flags take: collapsing and inserting want whole blocks.
+pub(super) fn whole_blocks(region: Region, flags: FallocateFlags) -> (u64, u64) {
+    let (offset, len) = (region.offset, region.len as u64);
+    if flags.intersects(FallocateFlags::COLLAPSE_RANGE | FallocateFlags::INSERT_RANGE) {
+        return (offset / 4096 * 4096, len.next_multiple_of(4096));
+    }
+    (offset, len)
+}
+
+/// Passes over what could block, and devices.
+fn regular_or_directory(file: File) -> std::io::Result<File> {
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() || kind.is_dir() { Ok(file) } else { Err(Errno::NODEV.into()) }
 }
 
 /// Passes over what is no regular file.

@@ -1,7 +1,7 @@
 //! Looks: the check at start and verify, over trees in memory with random schedules. Seeds as in `random`.
 
 use super::random::{CHANGES, each_seed, equal};
-use super::story::{create, link, mkdir, p, rename, unlink, write};
+use super::story::{chmod, create, link, mkdir, p, rename, unlink, write};
 use super::world::World;
 use crate::resync::Resync;
 use std::collections::BTreeSet;
@@ -122,6 +122,26 @@ fn a_look_compares_what_a_record_touched_by_another_name() {
         world.assert_equal();
         assert_eq!(world.found, [(p("d/a"), Difference::Content)], "{about}");
     }
+}
+
+/// Rule 7, where something else differs beside what the record's mtime hides.
+#[test]
+fn a_look_that_finds_other_attributes_compares_what_a_record_touched() {
+    let mut world = World::new(1, Resync::paths(Vec::new()));
+    for op in [create("a"), write("a", 0)] {
+        world.record_both(op, b"some content");
+    }
+    world.replica.apply(&write("a", 0), b"other content").unwrap();
+    world.replica.apply(&chmod("a", 0o640), &[]).unwrap();
+    world.look = Some(look(false));
+    world.look_on();
+    world.answer_about(&p(""));
+    world.deliver_all();
+    world.look_on();
+    world.record(write("a", 14), b"x");
+    world.finish();
+    world.assert_equal();
+    assert_eq!(world.found, [(p("a"), Difference::Content)]);
 }
 
 /// Rule 7, where what differs moves on to a directory that is not listed yet.

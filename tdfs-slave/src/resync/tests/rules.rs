@@ -9,7 +9,7 @@ use tdfs_wire::Op;
 use tdfs_wire::message::Difference;
 
 /// The same on both sides: files of 16 bytes, and directories where a name ends with a slash.
-fn twins(names: &[&str]) -> World {
+pub fn twins(names: &[&str]) -> World {
     let mut world = World::new(1, Resync::whole());
     world.pace.stall_one_in = usize::MAX;
     for name in names {
@@ -34,18 +34,18 @@ fn differing(names: &[&str], wrong: &[&str]) -> World {
 }
 
 /// The want about `path` is sent, answered, and the answer delivered.
-fn compared(world: &mut World, path: &str) {
+pub fn compared(world: &mut World, path: &str) {
     world.send_wants_now();
     world.answer_about(&p(path));
     world.deliver_all();
 }
 
-fn recorded(world: &mut World, op: Op, bulk: &[u8]) {
+pub fn recorded(world: &mut World, op: Op, bulk: &[u8]) {
     world.record(op, bulk);
     world.deliver_all();
 }
 
-fn ends_equal(mut world: World) -> World {
+pub fn ends_equal(mut world: World) -> World {
     world.finish();
     world.assert_equal();
     assert_eq!(world.divergences, 0, "nobody wrote to the replica");

@@ -4,12 +4,12 @@ use super::coverage::Coverage;
 use super::model::{BLOCK, BLOCKS, Tree, hash};
 use super::users::Users;
 use crate::replay::Failure;
-use crate::resync::{Contradiction, Resync};
+use crate::resync::{Contradiction, Resync, Stood, removed_by};
 use std::collections::VecDeque;
 use tdfs_wire::answer::{Answer, Found, Stretch, Want, Wanted};
 use tdfs_wire::message::Difference;
 use tdfs_wire::object::{Child, Kind};
-use tdfs_wire::op::{AttrOp, Op, XattrOp};
+use tdfs_wire::op::{AttrOp, NamespaceOp, Op, XattrOp};
 use tdfs_wire::trail::{TRAIL_BYTES_MAX, Trail};
 use tdfs_wire::{Name, Time, TreePath};
 
@@ -46,6 +46,8 @@ pub struct World {
     stream: VecDeque<InStream>,
     wants: Vec<Want>,
     pub divergences: u64,
+    /// How many wants were answered.
+    pub answered: u64,
     /// How many records changed the master while an exchange ran.
     pub changes: u64,
     pub coverage: Coverage,
@@ -83,6 +85,7 @@ impl World {
             stream: VecDeque::new(),
             wants: Vec::new(),
             divergences: 0,
+            answered: 0,
             changes: 0,
             coverage: Coverage::default(),
             trail_bytes_max: TRAIL_BYTES_MAX,
@@ -139,7 +142,13 @@ impl World {
     }
 
     /// Does `op` on the master; the record goes into the stream.
-    pub fn record(&mut self, op: Op, bulk: &[u8]) {
+    pub fn record(&mut self, mut op: Op, bulk: &[u8]) {
+        let left =
+            removed_by(&op).and_then(|path| self.master.get(path).ok()).map_or(0, |inode| inode.links - 1);
+        if let Op::Namespace(NamespaceOp::Unlink { links, .. } | NamespaceOp::Rename { links, .. }) = &mut op
+        {
+            *links = left as u32;
+        }
         self.master.apply(&op, bulk).expect("the op is possible");
         self.stream.push_back(InStream::Record(op, bulk.to_vec()));
     }
@@ -271,6 +280,7 @@ impl World {
     }
 
     fn answers(&mut self, want: &Want) -> Vec<(Answer, Vec<u8>)> {
+        self.answered += 1;
         let answer = |found| Answer { id: want.id, path: want.path.clone(), found };
         let Some(here) = self.master.standing(&want.path) else {
             return vec![(answer(Found::Gone), Vec::new())];
@@ -346,14 +356,20 @@ impl World {
 
     fn replay(&mut self, op: &Op, bulk: &[u8]) {
         self.coverage.count(&self.resync.frontier, op);
+        let stands = |path| {
+            self.replica
+                .standing(path)
+                .map_or(Stood::default(), |here| Stood { ino: here.ino, links: here.links })
+        };
+        let stood = removed_by(op).map(stands);
         if self.replica.apply(op, bulk).is_ok() {
             self.say(|| format!("replayed: {op:?}"));
-            self.resync.applied(op);
-            self.look.iter_mut().for_each(|look| look.applied(op));
+            self.resync.applied(op, stood);
+            self.look.iter_mut().for_each(|look| look.applied(op, stood));
         } else {
-            let meant = self.resync.contradicted(op);
+            let meant = self.resync.contradicted(op, stood);
             if let Some(look) = &mut self.look {
-                look.contradicted(op);
+                look.contradicted(op, stood);
             }
             self.say(|| format!("contradicted: {op:?}: {meant:?}"));
             self.divergences += u64::from(meant == Contradiction::Divergence);

@@ -226,8 +226,10 @@ pub enum Cause {
     LogTooShort,
     /// It is not sure that the log has every change: the slave may be ahead of the master, whose tree wins.
     NewEpoch,
-    /// The slave has records that the master never made: a state directory was restored.
+    /// The slave has records that the master never made: the master's state directory was restored.
     OtherHistory,
+    /// The slave had made more durable than it knows of: its state directory was restored.
+    SlaveRestored,
     /// The slave's machine went down.
     SlaveCrash,
     /// The check at start found a difference.

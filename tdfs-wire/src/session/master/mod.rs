@@ -14,12 +14,13 @@ use plan::lost_messages;
 pub use plan::present_lsn;
 
 use super::backoff::Backoff;
-use super::{HANDSHAKE_MAX, LEAVE_MAX, cut};
+use super::{HANDSHAKE_MAX, LEAVE_MAX};
 use crate::Lsn;
 use crate::message::{
     Branch, Check, Finding, Hello, MasterMessage, Order, Plan, Report, SlaveMessage, Standing, Verified,
     Welcome,
 };
+use crate::text::harmless;
 use std::collections::VecDeque;
 use std::time::Instant;
 use stream::Stream;
@@ -297,11 +298,11 @@ impl Session {
                 Ok(())
             }
             (State::Handshake { .. } | State::Streaming(_), SlaveMessage::Refuse(why)) => {
-                self.hangup(Hangup::Refused(cut(why)), now);
+                self.hangup(Hangup::Refused(why), now);
                 Ok(())
             }
             (State::Handshake { .. } | State::Streaming(_), SlaveMessage::Bye(why)) => {
-                self.hangup(Hangup::Gone(format!("the slave ended: {}", cut(why))), now);
+                self.hangup(Hangup::Gone(format!("the slave ended: {why}")), now);
                 Ok(())
             }
             (State::Streaming(stream), SlaveMessage::Ack(ack)) => {
@@ -319,7 +320,7 @@ impl Session {
                 self.found(finding);
                 Ok(())
             }
-            (State::Streaming(stream), SlaveMessage::Want(want)) => stream.wanted(now).map(|()| {
+            (State::Streaming(stream), SlaveMessage::Want(want)) => stream.wanted(&want, now).map(|()| {
                 let connection = self.connection;
                 self.outputs.push_back(Output::Ask { connection, want });
             }),
@@ -332,11 +333,15 @@ impl Session {
     }
 
     fn welcomed(&mut self, welcome: Welcome, now: Instant) {
-        let trail = self.trail.take();
+        let (trail, cause) = (self.trail.take(), self.cause(&welcome));
+        if self.went_back(&welcome) {
+            // As if somebody had asked: its progress can't tell it any more if this connection is lost at once.
+            self.resync_asked = Some(true);
+            self.known.needs_resync = true;
+        }
         let begin = self.plan(&welcome, trail.as_ref());
         (self.met, self.beginning) = (true, None);
         let unfinished = matches!(welcome.standing, Standing::Resyncing { .. });
-        let cause = self.cause(&welcome);
         if begin.plan == Plan::Patch && !unfinished {
             self.resync_begins(cause);
         }
@@ -358,7 +363,7 @@ impl Session {
         // Told before, but maybe not heard.
         self.orders.retain(|order| Some(*order) != self.verify);
         self.orders.extend(self.verify);
-        self.not_carried = welcome.not_carried.into_iter().map(cut).take(NOT_CARRIED_MAX).collect();
+        self.not_carried = welcome.not_carried;
         let checking = begin.check || welcome.check == Check::Running;
         self.report = Report { resyncing, checking, ..Report::default() };
         self.trouble = Trouble::None;
@@ -465,7 +470,7 @@ impl Session {
         self.outputs.clear();
         self.state = match self.state {
             State::Streaming(_) | State::Handshake { hello: None, .. } => {
-                State::Leaving { deadline: now + LEAVE_MAX, bye: Some(cut(why)) }
+                State::Leaving { deadline: now + LEAVE_MAX, bye: Some(harmless(&why)) }
             }
             State::Handshake { .. } | State::Dialling => {
                 self.outputs.push_back(Output::Hangup(Hangup::Gone("the master ends".into())));
@@ -536,9 +541,6 @@ impl Session {
         };
     }
 }
-
-/// Most lines a slave may tell about what it can't carry.
-const NOT_CARRIED_MAX: usize = 32;
 
 fn name_of(message: &SlaveMessage) -> &'static str {
     match message {

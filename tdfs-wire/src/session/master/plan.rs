@@ -20,6 +20,15 @@ pub fn present_lsn(lineage: &[Branch], position: Position) -> Option<Lsn> {
 }
 
 impl Session {
+    /// True if the slave has made more durable than it knows of: its state was restored, or is somebody's copy. Its
+    /// replica is then no tree of any one record. The record in hand, which it may have done, says nothing.
+    pub(super) fn went_back(&self, welcome: &Welcome) -> bool {
+        let Standing::Equal { applied, .. } = welcome.standing else { return false };
+        let here = present_lsn(&self.config.lineage, applied);
+        self.known.replica == Some(welcome.replica)
+            && here.is_some_and(|here| here.next() < self.progress.durable)
+    }
+
     /// Why the replica can't just go on that stands so.
     pub(super) fn cause(&self, welcome: &Welcome) -> Cause {
         let present = self.config.lineage[self.config.lineage.len() - 1].epoch;
@@ -27,6 +36,7 @@ impl Session {
             _ if self.resync_asked.is_some() => Cause::Asked,
             Standing::New => Cause::FirstCopy,
             Standing::InDoubt { .. } => Cause::SlaveCrash,
+            Standing::Equal { .. } if self.went_back(welcome) => Cause::SlaveRestored,
             Standing::Equal { applied, .. } | Standing::Resyncing { applied, .. } => {
                 match present_lsn(&self.config.lineage, applied) {
                     Some(here) if here <= self.head && !self.is_foreign => Cause::LogTooShort,

@@ -5,6 +5,7 @@
 //! record above n is sent while it waits, and nothing comes between its parts.
 
 use super::{Output, Progress, StateName};
+use crate::answer::Want;
 use crate::message::{Ack, Begin, Heartbeat, Lost, MasterMessage, Order, Plan, Report};
 use crate::session::{HEARTBEAT_INTERVAL, SILENCE_MAX, WANTS_MAX};
 use crate::{Frame, Lsn};
@@ -192,9 +193,10 @@ impl Stream {
         self.resyncing = report.resyncing;
     }
 
-    /// Counts a want; Err: there are too many without an answer.
-    pub(super) fn wanted(&mut self, now: Instant) -> Result<(), String> {
+    /// Counts a want; Err: it is none, or there are too many without an answer.
+    pub(super) fn wanted(&mut self, want: &Want, now: Instant) -> Result<(), String> {
         self.heard = now;
+        want.check().map_err(|why| format!("it wants {why}"))?;
         if self.wants >= WANTS_MAX {
             return Err(format!("more than {WANTS_MAX} wants at once"));
         }

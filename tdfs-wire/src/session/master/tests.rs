@@ -184,6 +184,34 @@ fn the_cause_of_a_resync_is_told() {
     }
 }
 
+/// ARCHITECTURE: "one that knows of less than it has told the master to be durable: by hashes". Also if the link goes
+/// before the slave has noted it. Of the record that was in hand at a kill it need not know.
+#[test]
+fn a_slave_that_knows_of_less_than_it_made_durable_is_resynced_by_hashes() {
+    let durable = |durable| {
+        let mut story = Story::stream(60);
+        story.tell(Input::Writable);
+        story.tell(Input::Sent(Lsn::new(80)));
+        story.ack(80, 80, durable);
+        story.tell(Input::Lost("cut".into()));
+        story.greet();
+        story
+    };
+    assert_eq!(durable(80).welcome(equal(at(2, 80))), ["stream 80"]);
+    assert_eq!(durable(80).welcome(equal(at(2, 79))), ["stream 79"], "80 was in hand");
+    let mut story = durable(80);
+    assert_eq!(story.welcome(equal(at(2, 78))), ["checksum 100"]);
+    story.tell(Input::Lost("cut".into()));
+    story.greet();
+    assert_eq!(story.welcome(equal(at(2, 78))), ["checksum 100"], "it has not noted it yet");
+    let report = Report { resyncing: true, ..Report::default() };
+    story.tell(Input::Received(SlaveMessage::Report(report)));
+    assert_eq!(story.session.view().resyncs, 1);
+    story.tell(Input::Lost("cut".into()));
+    story.greet();
+    assert_eq!(story.welcome(equal(at(2, 100))), ["stream 100"], "that is over");
+}
+
 /// DESIGN section 8: "After an OS crash of the slave ... everything since durable is in doubt: resync of the paths that
 /// the log names in that range ...; the whole tree if the log no longer has it."
 #[test]

@@ -3,13 +3,14 @@
 //! Driven by `tdfs-slave/src/receive.rs`, one per connection. Decides whether the master may have the
 //! replica, whether a frame is the one that has to come, and when an ack is due.
 
-use super::{HANDSHAKE_MAX, HEARTBEAT_INTERVAL, LEAVE_MAX, SILENCE_MAX, cut};
+use super::{HANDSHAKE_MAX, HEARTBEAT_INTERVAL, LEAVE_MAX, SILENCE_MAX};
 use crate::answer::Want;
 use crate::message::{
     Ack, Begin, Check, Finding, Heartbeat, Hello, LINEAGE_MAX, Lost, MasterMessage, Order, Plan, Report,
     SlaveMessage, Standing, Welcome,
 };
 use crate::record::RecordHeader;
+use crate::text::harmless;
 use crate::{Id, Lsn};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -210,7 +211,7 @@ impl Session {
             Input::RecordsIn { first, count } => self.records_in(first, count, now),
             Input::AnswerIn { as_of } => self.answer_in(as_of, now),
             Input::Unreadable(why) => {
-                let told = SlaveMessage::Refuse(cut(why.clone()));
+                let told = SlaveMessage::Refuse(harmless(&why));
                 self.leave(told, Hangup::Refused(why), now);
                 Ok(())
             }
@@ -233,7 +234,7 @@ impl Session {
                 Ok(())
             }
             Input::Stop(why) => {
-                self.leave(SlaveMessage::Bye(cut(why.clone())), Hangup::Gone(why), now);
+                self.leave(SlaveMessage::Bye(harmless(&why)), Hangup::Gone(why), now);
                 Ok(())
             }
             Input::Tick => self.tick(now),
@@ -321,10 +322,8 @@ impl Session {
                 Ok(())
             }
             (State::Leaving { .. } | State::Ended, _) => Ok(()),
-            (_, MasterMessage::Refuse(why)) => {
-                Err(Hangup::Refused(format!("the master refuses: {}", cut(why))))
-            }
-            (_, MasterMessage::Bye(why)) => Err(Hangup::Gone(format!("the master ended: {}", cut(why)))),
+            (_, MasterMessage::Refuse(why)) => Err(Hangup::Refused(format!("the master refuses: {why}"))),
+            (_, MasterMessage::Bye(why)) => Err(Hangup::Gone(format!("the master ended: {why}"))),
             (_, message) => {
                 let name = name_of(&message);
                 Err(Hangup::Fault(format!("a message that does not belong here: {name}")))
@@ -361,7 +360,7 @@ impl Session {
             replica,
             standing,
             checksum,
-            not_carried: not_carried.into_iter().map(cut).collect(),
+            not_carried: not_carried.iter().map(|text| harmless(text)).collect(),
             check,
         };
         let deadline = now + HANDSHAKE_MAX;
@@ -431,7 +430,7 @@ impl Session {
     }
 
     fn refuse(&mut self, why: String, now: Instant) {
-        self.leave(SlaveMessage::Refuse(cut(why.clone())), Hangup::Refused(why), now);
+        self.leave(SlaveMessage::Refuse(harmless(&why)), Hangup::Refused(why), now);
     }
 
     /// Says `last`, then ends.
@@ -563,7 +562,8 @@ fn belongs(mine: Id, theirs: Id) -> String {
 }
 
 fn cut_report(report: Report) -> Report {
-    Report { stalled: report.stalled.map(cut), last_error: report.last_error.map(cut), ..report }
+    let short = |text: Option<String>| text.as_deref().map(harmless);
+    Report { stalled: short(report.stalled), last_error: short(report.last_error), ..report }
 }
 
 fn name_of(message: &MasterMessage) -> &'static str {

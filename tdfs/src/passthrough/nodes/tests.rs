@@ -34,6 +34,15 @@ fn a_node_without_names_keeps_its_path_fd_until_it_is_forgotten() {
 }
 
 #[test]
+fn a_node_that_is_held_stays_when_the_kernel_forgets_it() {
+    let nodes = Nodes::default();
+    nodes.remember(10, ROOT, b"a");
+    assert!(nodes.hold(10) && !nodes.forget(10, 1));
+    assert_eq!(path(&nodes, 10).as_deref(), Some("/a"));
+    assert!(nodes.forget(10, 1) && !nodes.hold(10));
+}
+
+#[test]
 fn a_renamed_directory_carries_the_paths_below_it() {
     let nodes = Nodes::default();
     nodes.remember(10, ROOT, b"a");

@@ -257,7 +257,7 @@ pub(super) fn intrusions() -> Vec<Case> {
         ("intruder-collapse", 7, allocate("a", COLLAPSE, 0, 4096, 8192), |root| {
             fs::write(root.join("a"), [7; 16384]).unwrap();
         }),
-        ("intruder-copy", 9, copy(("a", 0), ("b", 0), 12288), |root| fs::write(root.join("a"), "x").unwrap()),
+        ("intruder-copy", 8, copy(("a", 0), ("b", 0), 12288), |root| fs::write(root.join("a"), "x").unwrap()),
     ];
     all.map(|(name, steps, op, intruder)| Case {
         intruder: Some(intruder),

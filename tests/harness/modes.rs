@@ -3,16 +3,20 @@
 use std::fmt;
 use std::path::Path;
 
-use harness::cluster::ClusterPaths;
-use harness::crash_disk::CrashDisk;
-use harness::{Cluster, ClusterBuilder};
+use crate::cluster::{Cluster, ClusterBuilder, ClusterPaths};
+use crate::crash_disk::CrashDisk;
+use crate::daemon::Binaries;
 
 /// A file system that the master's directory and the replica lie on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backing {
+    /// In a file, on a loop device.
     Ext4,
+    /// The same.
     Xfs,
+    /// The same.
     Btrfs,
+    /// Mounted for the cluster alone.
     Tmpfs,
 }
 
@@ -71,8 +75,8 @@ impl Mode {
     ];
 
     /// A cluster in this mode with an embedded slave.
-    pub fn builder(self) -> ClusterBuilder {
-        let builder = Cluster::builder(harness::binaries!()).embedded();
+    pub fn builder(self, binaries: Binaries) -> ClusterBuilder {
+        let builder = Cluster::builder(binaries).embedded();
         let builder = if self.elsewhere { builder.elsewhere() } else { builder };
         let builder = if self.passthrough { builder.flag("--passthrough") } else { builder };
         if self.compressed { builder.compressed() } else { builder.flag("-z").flag("0") }

@@ -1,0 +1,4 @@
+//! See `targets/segment.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::segment::run(bytes));
