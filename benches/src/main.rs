@@ -1,14 +1,16 @@
 //! What a mount costs: TDFS with one slave attached, beside the backing tree itself and Debian's bindfs. And what
-//! making a replica equal costs, beside rsync.
+//! making a replica equal costs, beside rsync, and what TLS costs.
 //!
 //! One command: `cargo run --release -p tdfs-benches`. All subjects do the same work in the same round, in an
 //! order that turns with each round, because these machines are noisy: only ratios within one run mean much.
 //! Works on tmpfs in a directory of its own and writes nothing into the source tree.
 
 mod fds;
+mod network;
 mod report;
 mod resync;
 mod subject;
+mod tls;
 mod workload;
 
 use std::path::PathBuf;
@@ -35,7 +37,7 @@ struct Args {
     /// Measure only these figures (see --list); may be given more than once.
     #[arg(long, value_name = "FIGURE")]
     only: Vec<String>,
-    /// Measure only these subjects: native, bindfs, tdfs, tdfs-z1. Not for copy and check.
+    /// Measure only these subjects: native, bindfs, tdfs, tdfs-z1. Not for copy, check and tls.
     #[arg(long, value_name = "SUBJECT")]
     subject: Vec<String>,
     /// List the figures and end.
@@ -61,12 +63,13 @@ fn main() -> anyhow::Result<ExitCode> {
         Workload::ALL.iter().for_each(|w| println!("{:<12} {}", w.name(), w.what()));
         println!("{:<12} {}", fds::NAME, fds::WHAT);
         resync::Figure::ALL.iter().for_each(|f| println!("{:<12} {}", f.name(), f.what()));
+        println!("{:<12} {}", tls::NAME, tls::WHAT);
         return Ok(ExitCode::SUCCESS);
     }
     ensure!(args.rounds > 0, "--rounds must be at least 1");
     let subjects = chosen_subjects(&args)?;
-    let Chosen { workloads, with_fds, resyncs } = chosen_figures(&args)?;
-    let with_tdfs = with_fds || !resyncs.is_empty() || subjects.iter().any(Subject::is_tdfs);
+    let Chosen { workloads, with_fds, resyncs, with_tls } = chosen_figures(&args)?;
+    let with_tdfs = with_fds || with_tls || !resyncs.is_empty() || subjects.iter().any(Subject::is_tdfs);
     let tdfs = match with_tdfs {
         true => Some(tdfs_program(&args)?),
         false => None,
@@ -83,6 +86,9 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     if let Some(tdfs) = place.tdfs.as_ref().filter(|_| !resyncs.is_empty()) {
         report.resync = Some(resync::measure(&place.dir, tdfs, &resyncs, args.rounds)?);
+    }
+    if let Some(tdfs) = place.tdfs.as_ref().filter(|_| with_tls) {
+        report.tls = Some(tls::measure(&place.dir, tdfs, args.rounds)?);
     }
     println!("{}", if args.json { report.json() } else { report.table() });
     verdict(&report, args.limit)
@@ -142,13 +148,14 @@ struct Chosen {
     workloads: Vec<Workload>,
     with_fds: bool,
     resyncs: Vec<resync::Figure>,
+    with_tls: bool,
 }
 
 fn chosen_figures(args: &Args) -> anyhow::Result<Chosen> {
     let mut chosen = Chosen::default();
     if args.only.is_empty() {
         let (workloads, resyncs) = (Workload::ALL.to_vec(), resync::Figure::ALL.to_vec());
-        chosen = Chosen { workloads, with_fds: true, resyncs };
+        chosen = Chosen { workloads, with_fds: true, resyncs, with_tls: true };
     }
     for name in &args.only {
         if let Some(workload) = Workload::ALL.iter().find(|workload| workload.name() == name) {
@@ -157,6 +164,8 @@ fn chosen_figures(args: &Args) -> anyhow::Result<Chosen> {
             chosen.resyncs.push(*figure);
         } else if name == fds::NAME {
             chosen.with_fds = true;
+        } else if name == tls::NAME {
+            chosen.with_tls = true;
         } else {
             bail!("no figure is called {name}; --list names them");
         }

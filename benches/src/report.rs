@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::fds;
 use crate::resync;
 use crate::subject::Subject;
+use crate::tls;
 use crate::workload::Workload;
 
 /// Everything that was measured.
@@ -19,12 +20,14 @@ pub struct Report {
     pub fds: Option<usize>,
     /// The resyncs.
     pub resync: Option<resync::Times>,
+    /// TLS beside plain TCP.
+    pub tls: Option<tls::Times>,
 }
 
 impl Report {
     /// An empty report of these subjects.
     pub fn new(subjects: &[Subject]) -> Self {
-        Self { subjects: subjects.to_vec(), times: BTreeMap::new(), fds: None, resync: None }
+        Self { subjects: subjects.to_vec(), times: BTreeMap::new(), fds: None, resync: None, tls: None }
     }
 
     /// Takes in one time.
@@ -57,6 +60,9 @@ impl Report {
         }
         if let Some(resync) = &self.resync {
             let _ = write!(text, "\n{}", resync.table());
+        }
+        if let Some(tls) = &self.tls {
+            let _ = write!(text, "\n{}", tls.table());
         }
         text.trim_start().to_owned()
     }
@@ -100,6 +106,7 @@ impl Report {
             json!({
                 "figures": figures,
                 "resync": self.resync.as_ref().map(resync::Times::json),
+                "tls": self.tls.as_ref().map(tls::Times::json),
                 "fds_max": self.fds,
             })
         )

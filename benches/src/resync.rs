@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -15,8 +14,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::json;
 
+use crate::network::{Network, free_port};
 use crate::report::median;
-use crate::subject::{Daemon, Ready, wait_until_equal};
+use crate::subject::{Daemon, Ready};
 use crate::workload::{make_mixed_tree, make_tree, run, timed};
 
 /// One figure.
@@ -144,20 +144,14 @@ impl Bench<'_> {
     }
 
     fn tdfs(&self, replica: &Path) -> anyhow::Result<Duration> {
-        let port = free_port()?;
-        let address = format!("127.0.0.1:{port}");
-        let mut slave = Command::new(self.tdfs.with_file_name("tdfs-slave"));
-        slave.args(["--insecure", "-l", &address, "-m"]).arg(replica);
-        slave.arg("--state").arg(self.dir.join("state-slave"));
-        let slave = Daemon::start(slave, Ready::Listens(port), self.dir.join("slave.log"))?;
-        let (tree, state) = (self.tree(), self.dir.join("state-master"));
-        let mut command = Command::new(self.tdfs);
-        command.args(["--insecure", "-c", &address, "-m"]).arg(&tree).arg("--state").arg(&state);
+        let tree = self.tree();
+        // As rsync: plain TCP.
+        let network = Network { tdfs: self.tdfs, dir: &self.dir, tree: &tree, replica, tls: false };
+        let slave = network.start_slave()?;
         let mut master = None;
         let taken = timed(|| {
-            let ready = Ready::Mounted(tree.clone());
-            master = Some(Daemon::start(command, ready, self.dir.join("tdfs.log"))?);
-            wait_until_equal(self.tdfs, &tree, &state)
+            master = Some(network.start_master(&slave)?);
+            Ok(())
         })?;
         master.map_or(Ok(()), Daemon::stop)?;
         slave.stop()?;
@@ -198,10 +192,6 @@ impl Bench<'_> {
 /// True if there is an rsync to compare with.
 pub fn has_rsync() -> bool {
     Command::new("rsync").arg("--version").stdout(Stdio::null()).status().is_ok()
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 impl Times {

@@ -203,7 +203,8 @@ impl Archive {
         Ok(Self { path })
     }
 
-    fn extract(&self, into: &Path) -> anyhow::Result<()> {
+    /// Unpacks it.
+    pub fn extract(&self, into: &Path) -> anyhow::Result<()> {
         run(Command::new("tar").arg("-xf").arg(&self.path).arg("-C").arg(into))
     }
 }

@@ -79,6 +79,23 @@ pub enum Request {
         /// As for `-c`.
         slave: String,
     },
+    /// Forget a slave's key, or take another one for its (a master's only).
+    Repin {
+        /// As for `-c`, with `#` and the key if there is one.
+        slave: String,
+    },
+    /// Allow a master (a slave's only).
+    Allow {
+        /// Its fingerprint.
+        master: String,
+    },
+    /// Allow a master no longer (a slave's only).
+    Disallow {
+        /// Its fingerprint.
+        master: String,
+    },
+    /// Which masters are allowed (a slave's only).
+    Allowed,
 }
 
 /// What the daemon answers.

@@ -33,6 +33,20 @@ pub fn prepare_process() {
     }
 }
 
+/// Has the kernel write no core file of this process: its memory holds a key, and what passes through. A limit of 1
+/// is less than any core, and makes Linux leave out handlers of core_pattern too, which do not heed 0 (core(5)).
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn leave_no_core_file() -> io::Result<()> {
+    let limit = Rlimit { current: Some(1), maximum: Some(1) };
+    match rustix::process::setrlimit(Resource::Core, limit) {
+        // A limit that is 0 already can't be raised: there are no files then, and handlers may be called.
+        Err(rustix::io::Errno::PERM) => Ok(()),
+        done => Ok(done?),
+    }
+}
+
 /// Gives up the right to write beyond quotas: applications reach the disk through this process, and are to get
 /// EDQUOT as without it. To be called before threads are started, after limits were raised.
 ///

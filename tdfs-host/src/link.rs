@@ -90,7 +90,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         loop {
             match &mut self.partial {
                 Partial::Header { bytes, filled } if *filled < bytes.len() => {
-                    let got = self.stream.read(&mut bytes[*filled..]).await?;
+                    let got = some(&mut self.stream, &mut bytes[*filled..]).await?;
                     match (got, *filled) {
                         (0, 0) => return Err(LinkError::Closed),
                         (0, _) => return Err(LinkError::CutOff),
@@ -103,7 +103,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     self.partial = Partial::Payload { header, bytes, filled: 0 };
                 }
                 Partial::Payload { bytes, filled, .. } if *filled < bytes.len() => {
-                    match self.stream.read(&mut bytes[*filled..]).await? {
+                    match some(&mut self.stream, &mut bytes[*filled..]).await? {
                         0 => return Err(LinkError::CutOff),
                         got => (*filled, self.moved) = (*filled + got, true),
                     }
@@ -119,6 +119,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         };
         self.sequence += 1;
         Ok((header.kind(), header.open(bytes)?))
+    }
+}
+
+/// Reads what is there; 0: the peer has closed. TLS calls it an error where that was not announced, which means
+/// nothing here: frames say themselves whether they are whole.
+async fn some(stream: &mut (impl AsyncRead + Unpin), into: &mut [u8]) -> io::Result<usize> {
+    match stream.read(into).await {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+        got => got,
     }
 }
 

@@ -62,6 +62,25 @@ pub enum StateError {
         /// Its version.
         theirs: u64,
     },
+    /// Others than its owner can read it.
+    #[error(
+        "{} is a secret and can be reached by others (mode {mode:04o}): chmod 600 it if nobody else has read it, or \
+         remove it, and a new key is made, which the other side has to be told of", path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Others may write to the state directory: they could put their own key there.
+    #[error("others may write to the state directory {} (mode {mode:04o}): chmod 700 it", path.display())]
+    Writable {
+        /// The directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
     /// It is not what was written.
     #[error("{} is damaged: {why}", path.display())]
     Damaged {
@@ -164,6 +183,10 @@ impl StateDir {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fail("make directory"))?;
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| fail("open")(e.into()))?;
+        let mode = rustix::fs::fstat(&dir).map_err(|e| fail("look at")(e.into()))?.st_mode & 0o7777;
+        if mode & 0o022 != 0 {
+            return Err(StateError::Writable { path: path.to_owned(), mode });
+        }
         let lock = take_lock(path, dir.as_fd())?;
         let path = std::fs::canonicalize(path).map_err(fail("find"))?;
         Ok(StateDir { path, dir, _lock: lock })

@@ -3,6 +3,7 @@
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use tdfs_host::key::Fingerprint;
 
 /// Keeps a directory equal to a tree that tdfs distributes.
 #[derive(Debug, Parser)]
@@ -43,6 +44,9 @@ pub struct Serve {
     /// filesystem's replica.
     #[arg(long)]
     pub adopt: bool,
+    /// Allow a master, while this slave runs; repeatable. `tdfs key` on the master shows its fingerprint.
+    #[arg(long, value_name = "FINGERPRINT")]
+    pub allow: Vec<Fingerprint>,
     /// Give up the right to set trusted xattrs (CAP_SYS_ADMIN), and leave them out of the replica.
     #[arg(long)]
     pub no_trusted_xattrs: bool,
@@ -51,7 +55,7 @@ pub struct Serve {
     pub insecure: bool,
 }
 
-/// Commands to a running tdfs-slave.
+/// What to do instead of serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show how the replica stands.
@@ -62,6 +66,34 @@ pub enum Command {
         /// As JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Show the fingerprint of this slave's key; the key is made if there is none yet.
+    Key {
+        /// Which replica.
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Allow a master to write to the replica.
+    Allow {
+        /// Which replica.
+        #[command(flatten)]
+        of: Of,
+        /// Of the master's key: `tdfs key` shows it there.
+        fingerprint: Fingerprint,
+    },
+    /// Allow a master no longer; its connection ends at once.
+    Disallow {
+        /// Which replica.
+        #[command(flatten)]
+        of: Of,
+        /// Of the master's key.
+        fingerprint: Fingerprint,
+    },
+    /// List the masters that are allowed.
+    Allowed {
+        /// Which replica.
+        #[command(flatten)]
+        of: Of,
     },
 }
 

@@ -4,7 +4,9 @@
 
 use crate::args::{Of, Serve};
 use std::path::{Path, PathBuf};
-use tdfs_host::cli::{WrongUse, absolute, absolute_to_make, check_directory, stderr_inside, wrong};
+use tdfs_host::cli::{
+    WrongUse, absolute, absolute_to_make, check_directory, command_for, stderr_inside, wrong,
+};
 use tdfs_host::state::{self, Side};
 
 /// Where everything is: absolute paths without symbolic links.
@@ -19,12 +21,8 @@ pub struct Places {
 impl Places {
     /// Finds them and checks that they can be used together.
     pub fn find(serve: &Serve) -> Result<Places, WrongUse> {
-        if !serve.insecure {
-            return wrong(
-                "connections are not encrypted yet, and no master is asked who it is: say --insecure to serve \
-                 them all the same"
-                    .into(),
-            );
+        if serve.insecure && !serve.allow.is_empty() {
+            return wrong("--insecure asks no master for its key: leave out --allow, or --insecure".into());
         }
         let places = Places::of(&serve.directory, serve.state.as_deref())?;
         check_directory(&places.directory)?;
@@ -46,6 +44,11 @@ impl Places {
     /// Where the state of the replica `of` is.
     pub fn named(of: &Of) -> Result<Places, WrongUse> {
         Places::of(&of.directory, of.state.as_deref())
+    }
+
+    /// What allows a master, but for its fingerprint, as words for a shell.
+    pub fn allow_command(&self) -> String {
+        command_for("tdfs-slave allow", Side::Slave, &self.directory, &self.state)
     }
 
     fn of(directory: &Path, state: Option<&Path>) -> Result<Places, WrongUse> {

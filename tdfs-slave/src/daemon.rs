@@ -2,35 +2,47 @@
 //!
 //! Called by `main`. Knows every part and does no part's work.
 
-use crate::args::{Args, Command, Of, Serve};
+use crate::allowed::Allowed;
+use crate::args::{Args, Command, Serve};
 use crate::checks::Places;
+use crate::commands;
 use crate::confine::confine;
-use crate::receive::{self, Listener, Receive};
+use crate::receive::{self, Entry, Listener, Receive};
 use crate::relay::Relay;
 use crate::replica::Replica;
-use crate::status::Status;
+use crate::status::{Status, Trust};
 use anyhow::Context;
 use clap::Parser;
+use serde_json::Value;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tdfs_host::cli::{self, WrongUse, one_sentence};
-use tdfs_host::control::{self, Answer, Control, Request};
-use tdfs_host::daemon::{StopSignals, ignore_size_limit, init_log, prepare_process};
+use tdfs_host::control::{Answer, Control, Request};
+use tdfs_host::daemon::{StopSignals, ignore_size_limit, init_log, leave_no_core_file, prepare_process};
+use tdfs_host::key::{Fingerprint, Key};
 use tdfs_host::state::StateDir;
+use tdfs_host::tls;
 use tracing::{info, warn};
 
 const PROGRAM: &str = "tdfs-slave";
-/// How long the daemon may take to answer a command.
-const ASK_MAX: Duration = Duration::from_secs(10);
 /// How long the record or answer in hand, and the sync at the end, may take before the daemon ends all the same.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// The whole program.
 pub fn main_from_args() -> ExitCode {
+    if let Err(e) = leave_no_core_file() {
+        return cli::exit(PROGRAM, Err(anyhow::Error::from(e).context("turn core files off")));
+    }
     let done = match Args::try_parse() {
-        Ok(Args { command: Some(Command::Status { of, json }), .. }) => status(&of, json),
+        Ok(Args { command: Some(command), .. }) => match command {
+            Command::Status { of, json } => commands::status(&of, json),
+            Command::Key { of } => commands::key(&of),
+            Command::Allow { of, fingerprint } => commands::allow(&of, fingerprint),
+            Command::Disallow { of, fingerprint } => commands::disallow(&of, fingerprint),
+            Command::Allowed { of } => commands::allowed(&of),
+        },
         Ok(Args { serve: Some(serve), .. }) => run(&serve),
         Ok(_) => Err(WrongUse("no replica is named: give its directory with -m".into()).into()),
         Err(e) if e.use_stderr() => Err(one_sentence(&e.render().to_string(), PROGRAM).into()),
@@ -77,14 +89,25 @@ async fn serve_until_stopped(
     let signals = StopSignals::new().context("take over the signals")?;
     let _over_size = ignore_size_limit().context("take over SIGXFSZ")?;
     let state = Arc::new(state);
+    let key = Key::open(&state).map_err(|e| WrongUse(e.to_string()))?;
+    let allowed = Allowed::open(Arc::clone(&state), &serve.allow).map_err(|e| WrongUse(e.to_string()))?;
+    let allowed = Arc::new(allowed);
     let replica = Replica::open(&places.directory, Arc::clone(&state), serve.adopt)
         .map_err(|e| WrongUse(format!("{e:#}")))?;
     let listener = listener.listen().context("listen")?;
     let control = Control::bind(&state).context("bind the control socket")?;
-    warn!("--insecure: records come in plain TCP, from whoever can reach {}", listener.local_addr()?);
     let relay = Arc::new(Relay::start(Box::new(replica)).context("start the relay")?);
-    let receive = Receive::new(Arc::clone(&relay), !serve.nagle);
-    let answering = tokio::spawn(answer_commands(control, places, &relay, &receive));
+    let entry = if serve.insecure {
+        warn!("--insecure: records come in plain TCP, from whoever can reach {}", listener.local_addr()?);
+        Entry::Anybody
+    } else {
+        let (tls, allowed) = (tls::Server::new(&key), Arc::clone(&allowed));
+        Entry::Allowed { tls, allowed, command: places.allow_command() }
+    };
+    let receive = Receive::new(Arc::clone(&relay), !serve.nagle, entry);
+    let trusting = Trusting { key: key.fingerprint(), insecure: serve.insecure, allowed };
+    trusting.greet(places);
+    let answering = tokio::spawn(answer_commands(control, places, &relay, &receive, trusting));
     let listening = tokio::spawn(Arc::clone(&receive).listen(listener));
     info!("{} waits for its master; state in {}", places.directory.display(), places.state.display());
 
@@ -103,34 +126,66 @@ async fn serve_until_stopped(
     Ok(())
 }
 
+/// Who this slave is, and who may come.
+struct Trusting {
+    key: Fingerprint,
+    insecure: bool,
+    allowed: Arc<Allowed>,
+}
+
+impl Trusting {
+    fn status(&self) -> Trust {
+        Trust { fingerprint: self.key, insecure: self.insecure, allowed: self.allowed.list() }
+    }
+
+    fn greet(&self, places: &Places) {
+        info!("the key of this slave is {}", self.key);
+        if !self.insecure && self.allowed.list().is_empty() {
+            let command = places.allow_command();
+            info!(
+                "no master is allowed so far: `tdfs key` there shows its FINGERPRINT, then: {command} FINGERPRINT"
+            );
+        }
+    }
+
+    fn allow(&self, master: &str) -> Result<Value, String> {
+        self.allowed.allow(master.parse()?).map_err(|e| e.to_string())?;
+        info!("{master} is allowed from now on");
+        Ok(Value::Null)
+    }
+
+    fn disallow(&self, master: &str) -> Result<Value, String> {
+        let key = master.parse()?;
+        if !self.allowed.disallow(key).map_err(|e| e.to_string())? {
+            return Err(commands::not_allowed(key).to_string());
+        }
+        info!("{master} is not allowed any more");
+        Ok(Value::Null)
+    }
+}
+
 fn answer_commands(
     control: Control,
     places: &Places,
     relay: &Arc<Relay>,
     receive: &Arc<Receive>,
+    trusting: Trusting,
 ) -> impl Future<Output = ()> + Send + 'static {
     let (directory, relay, receive) = (places.directory.clone(), Arc::clone(relay), Arc::clone(receive));
+    let trusting = Arc::new(trusting);
     control.serve(move |request| {
+        let told = |value: serde_json::Result<Value>| value.map_err(|e| e.to_string());
         let answer = match request {
             Request::Status => {
-                let status = Status::new(&directory, relay.facts(), receive.status());
-                serde_json::to_value(status).map_or_else(|e| Answer::Error(e.to_string()), Answer::Ok)
+                let status = Status::new(&directory, relay.facts(), receive.status(), trusting.status());
+                told(serde_json::to_value(status))
             }
+            Request::Allow { master } => trusting.allow(&master),
+            Request::Disallow { master } => trusting.disallow(&master),
+            Request::Allowed => told(serde_json::to_value(trusting.allowed.list())),
             #[allow(unreachable_patterns, reason = "more commands come, and not all are a slave's")]
-            _ => Answer::Error("a slave does not know this command".into()),
+            _ => Err("a slave does not know this command".into()),
         };
-        std::future::ready(answer)
+        std::future::ready(answer.map_or_else(Answer::Error, Answer::Ok))
     })
-}
-
-fn status(of: &Of, json: bool) -> anyhow::Result<()> {
-    let places = Places::named(of)?;
-    let value = control::ask(&places.state, &Request::Status, Some(ASK_MAX))
-        .with_context(|| format!("no status of {}", places.directory.display()))?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&value)?);
-    } else {
-        print!("{}", serde_json::from_value::<Status>(value).context("read the daemon's status")?);
-    }
-    Ok(())
 }

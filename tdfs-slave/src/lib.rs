@@ -5,9 +5,11 @@
 //! log can't say. Also the slave inside of tdfs (`-c DIR`): then tdfs is the daemon, and starts with
 //! [`open_replica`].
 
+pub mod allowed;
 pub mod applied;
 mod args;
 mod checks;
+mod commands;
 mod confine;
 mod daemon;
 pub mod receive;

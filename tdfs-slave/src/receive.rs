@@ -4,19 +4,25 @@
 //! replica; a newly greeted one of the same filesystem takes it over. Decides nothing about the protocol:
 //! that is `tdfs_wire::session::slave`.
 
+mod complaints;
 mod connection;
+mod entry;
 mod lobby;
+
+pub use entry::Entry;
 
 use crate::relay::Relay;
 use crate::status::MasterStatus;
+use complaints::Complaints;
 use connection::Connection;
-use lobby::{Lobby, Place};
+use entry::Admitted;
+use lobby::{Lobby, Place, Who};
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tdfs_host::key::Fingerprint;
 use tdfs_host::link::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -25,16 +31,20 @@ use tokio::sync::watch;
 const PIPE_BYTES: usize = 1 << 20;
 /// How long connections may take to say that the slave ends.
 const STOP_MAX: Duration = Duration::from_millis(700);
-/// Of so many peers the last complaint is remembered.
-const COMPLAINTS_MAX: usize = 256;
+/// How long a peer may take to prove its key, or to hear that it is turned away.
+const ENTER_MAX: Duration = Duration::from_secs(10);
 
 /// Takes connections in.
 pub struct Receive {
     relay: Arc<Relay>,
     nodelay: bool,
-    lobby: Lobby,
+    entry: Entry,
+    /// Connections of which nothing is known.
+    strangers: Lobby,
+    /// Those of allowed masters that have not been greeted yet: strangers can't send them away.
+    masters: Lobby,
     status: Mutex<MasterStatus>,
-    complaints: Mutex<HashMap<String, String>>,
+    complaints: Mutex<Complaints>,
     stopping: watch::Sender<bool>,
 }
 
@@ -74,17 +84,21 @@ pub struct Peer {
     pub name: String,
     /// For limits; None: inside this process.
     pub address: Option<IpAddr>,
+    /// The key that it has proven; None: none was asked for.
+    pub key: Option<Fingerprint>,
 }
 
 impl Receive {
     /// Makes one for a replica. `nodelay`: small frames are sent at once.
-    pub fn new(relay: Arc<Relay>, nodelay: bool) -> Arc<Receive> {
+    pub fn new(relay: Arc<Relay>, nodelay: bool, entry: Entry) -> Arc<Receive> {
         Arc::new(Receive {
             relay,
             nodelay,
-            lobby: Lobby::default(),
-            status: Mutex::new(MasterStatus::default()),
-            complaints: Mutex::new(HashMap::new()),
+            entry,
+            strangers: Lobby::default(),
+            masters: Lobby::default(),
+            status: Mutex::default(),
+            complaints: Mutex::default(),
             stopping: watch::Sender::new(false),
         })
     }
@@ -99,8 +113,7 @@ impl Receive {
             };
             match accepted {
                 Ok((stream, address)) => {
-                    let peer = Peer { name: address.to_string(), address: Some(address.ip()) };
-                    self.accepted(stream, peer);
+                    self.accepted(stream, address);
                 }
                 // Out of descriptors, or a connection that was gone before it was taken in.
                 Err(e) => {
@@ -111,14 +124,23 @@ impl Receive {
         }
     }
 
-    fn accepted(self: &Arc<Self>, stream: TcpStream, peer: Peer) {
+    fn accepted(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
         if let Err(e) = stream.set_nodelay(self.nodelay) {
-            tracing::debug!("{}: set TCP_NODELAY: {e}", peer.name);
+            tracing::debug!("{address}: set TCP_NODELAY: {e}");
         }
-        let place = peer.address.map(|address| self.lobby.enter(address));
-        let (reader, writer) = stream.into_split();
+        let place = self.strangers.enter(Who::Stranger(address.ip()));
         let this = Arc::clone(self);
-        tokio::spawn(async move { this.serve(Box::new(reader), Box::new(writer), peer, place).await });
+        tokio::spawn(async move {
+            let mut peer = Peer { name: address.to_string(), address: Some(address.ip()), key: None };
+            let admitted = tokio::select! {
+                admitted = tokio::time::timeout(ENTER_MAX, this.admit(stream, &peer)) => admitted,
+                () = place.sent_away() => Ok(None),
+            };
+            let Ok(Some(Admitted { reader, writer, key })) = admitted else { return };
+            peer.key = key;
+            let place = key.map_or(place, |key| this.masters.enter(Who::Master(key)));
+            this.serve(reader, writer, peer, Some(place)).await;
+        });
     }
 
     /// A connection from inside this process: returns the master's halves of it.
@@ -129,7 +151,7 @@ impl Receive {
         let (masters, slaves) = tokio::io::duplex(PIPE_BYTES);
         let (reader, writer) = tokio::io::split(slaves);
         let this = Arc::clone(self);
-        let peer = Peer { name: "this process".into(), address: None };
+        let peer = Peer { name: "this process".into(), address: None, key: None };
         tokio::spawn(async move { this.serve(Box::new(reader), Box::new(writer), peer, None).await });
         let (reader, writer) = tokio::io::split(masters);
         Ok((Box::new(reader), Box::new(writer)))
@@ -138,6 +160,9 @@ impl Receive {
     /// Serves one connection to its end. `place`: its place among those that have not been greeted yet.
     pub async fn serve(&self, reader: ReadHalf, writer: WriteHalf, peer: Peer, place: Option<Place>) {
         let stopping = self.stopping.subscribe();
+        if *stopping.borrow() {
+            return;
+        }
         Connection::new(self, reader, writer, peer, place, stopping).run().await;
     }
 
@@ -156,14 +181,18 @@ impl Receive {
     /// Says what a human must do something about; once per peer until it says something else.
     fn complain(&self, peer: &Peer, why: &str) {
         let who = peer.address.map_or_else(|| peer.name.clone(), |address| address.to_string());
-        let mut complaints = self.complaints.lock();
-        if complaints.len() >= COMPLAINTS_MAX {
-            complaints.clear();
-        }
-        if complaints.insert(who, why.to_owned()).as_deref() == Some(why) {
-            tracing::debug!("master at {}: {why}", peer.name);
-        } else {
+        if self.complaints.lock().is_due(&who, why, None, Instant::now()) {
             tracing::warn!("master at {}: {why}", peer.name);
+        } else {
+            tracing::debug!("master at {}: {why}", peer.name);
+        }
+    }
+
+    /// Waits until a master with that key is not allowed any more.
+    async fn revoked(&self, key: Option<Fingerprint>) {
+        match (&self.entry, key) {
+            (Entry::Allowed { allowed, .. }, Some(key)) => allowed.revoked(key).await,
+            _ => std::future::pending().await,
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::relay::Facts;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
+use tdfs_host::key::Fingerprint;
 use tdfs_wire::message::Standing;
 use tdfs_wire::{Epoch, Lsn};
 
@@ -14,12 +15,25 @@ pub struct MasterStatus {
     pub connected: bool,
     /// Where the master is, or was.
     pub master: String,
+    /// Its key.
+    pub key: Option<Fingerprint>,
     /// The epoch of the stream.
     pub epoch: Option<Epoch>,
     /// Newest record that came.
     pub received: Lsn,
     /// Newest record of the master's log, as it said last.
     pub head: Lsn,
+}
+
+/// Who this slave is, and who may come.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    /// Its own key.
+    pub fingerprint: Fingerprint,
+    /// Anybody may come.
+    pub insecure: bool,
+    /// Else these.
+    pub allowed: Vec<Fingerprint>,
 }
 
 /// All of it. Keys may be added, none changes its meaning.
@@ -35,6 +49,14 @@ pub struct Status {
     pub state: String,
     /// Address of the master that is connected, or was last.
     pub master: Option<String>,
+    /// The fingerprint of its key; none with --insecure.
+    pub master_fingerprint: Option<Fingerprint>,
+    /// The fingerprint of this slave's own key.
+    pub fingerprint: Fingerprint,
+    /// Masters come in plain TCP and prove nothing (--insecure).
+    pub insecure: bool,
+    /// The masters that are allowed.
+    pub allowed: Vec<Fingerprint>,
     /// The filesystem the replica belongs to.
     pub filesystem: Option<String>,
     /// The replica's id.
@@ -65,7 +87,7 @@ pub struct Status {
 
 impl Status {
     /// Puts together what relay and receive know.
-    pub fn new(directory: &Path, facts: Facts, link: MasterStatus) -> Status {
+    pub fn new(directory: &Path, facts: Facts, link: MasterStatus, trust: Trust) -> Status {
         let Facts { replica, applied, durable, report } = facts;
         let (standing, own_epoch) = match replica.standing {
             Standing::New => ("new", None),
@@ -86,6 +108,10 @@ impl Status {
             directory: directory.to_owned(),
             state: state.into(),
             master: Some(link.master).filter(|master| !master.is_empty()),
+            master_fingerprint: link.key,
+            fingerprint: trust.fingerprint,
+            insecure: trust.insecure,
+            allowed: trust.allowed,
             filesystem: replica.filesystem.map(|id| id.to_string()),
             replica: replica.replica.to_string(),
             epoch: own_epoch.or(link.epoch).map(|epoch| epoch.number),
@@ -108,8 +134,18 @@ impl Status {
     /// Never, but what is written to says so.
     fn write(&self, text: &mut impl fmt::Write) -> fmt::Result {
         let master = self.master.as_deref().unwrap_or("none so far");
+        let its_key = self.master_fingerprint.map_or_else(String::new, |key| format!(" {key}"));
         writeln!(text, "replica      {} ({})", self.directory.display(), self.standing)?;
-        writeln!(text, "master       {master}")?;
+        writeln!(text, "key          {}", self.fingerprint)?;
+        writeln!(text, "master       {master}{its_key}")?;
+        if self.insecure {
+            writeln!(text, "INSECURE     whoever reaches the port can write to the replica (--insecure)")?;
+        } else if self.allowed.is_empty() {
+            writeln!(text, "allowed      no master so far")?;
+        }
+        for key in &self.allowed {
+            writeln!(text, "allowed      {key}")?;
+        }
         writeln!(text, "state        {}{}", self.state, if self.checking { ", checking" } else { "" })?;
         let epoch = self.epoch.map_or_else(|| "-".into(), |epoch| epoch.to_string());
         writeln!(

@@ -22,7 +22,8 @@ pub struct Serve {
     /// The directory that is distributed.
     #[arg(short = 'm', long = "master", value_name = "DIR")]
     pub directory: PathBuf,
-    /// A slave: HOST, HOST:PORT, `[V6]:PORT`, or a path of this machine (beginning with / ./ ../); repeatable.
+    /// A slave: HOST, HOST:PORT, `[V6]:PORT`, each with #SHA256:... where its key is known, or a path of this machine
+    /// (beginning with / ./ ../); repeatable.
     #[arg(short = 'c', long = "connect", value_name = "SLAVE", required = true)]
     pub slaves: Vec<String>,
     /// Compression on the wire: 0 none, 1 LZF.
@@ -55,6 +56,9 @@ pub struct Serve {
     /// Make replicas of embedded slaves equal, whatever lies there: a foreign directory, or another filesystem's.
     #[arg(long)]
     pub adopt: bool,
+    /// Refuse slaves whose key was not given with -c.
+    #[arg(long)]
+    pub strict_keys: bool,
     /// Talk to slaves in plain TCP, without encryption and without asking who they are.
     #[arg(long)]
     pub insecure: bool,
@@ -73,7 +77,7 @@ pub enum Compress {
     Lzf,
 }
 
-/// Commands to a running tdfs.
+/// What to do instead of serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show how master and slaves stand.
@@ -138,6 +142,20 @@ pub enum Command {
         #[command(flatten)]
         of: Of,
         /// As it was given with -c.
+        slave: String,
+    },
+    /// Show the fingerprint of this master's key; the key is made if there is none yet.
+    Key {
+        /// Which tdfs.
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Forget the key of a slave, so that the next one it shows is taken; or, with #SHA256:... behind it, take that one.
+    Repin {
+        /// Which tdfs.
+        #[command(flatten)]
+        of: Of,
+        /// As for -c.
         slave: String,
     },
 }

@@ -5,14 +5,16 @@
 mod verify;
 
 use crate::args::Of;
-use crate::ship::{SlaveAddress, SlaveStatus};
+use crate::ship::{KnownSlaves, NamedSlave, SlaveAddress, SlaveStatus};
 use crate::status::Status;
 use anyhow::Context;
+use serde_json::Value;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tdfs_host::cli::{self, WRONG_USE, WrongUse};
 use tdfs_host::control::{self, AskError, Request};
+use tdfs_host::key;
 use tdfs_host::state;
 
 /// How long tdfs may take to answer.
@@ -58,7 +60,7 @@ pub fn resync(of: &Of, slaves: &[String], checksum: bool, confirm: bool) -> anyh
 
 /// `tdfs add`.
 pub fn add(of: &Of, slave: &str) -> anyhow::Result<()> {
-    tell(of, &Request::Add { slave: address(slave)?.to_string() })
+    tell(of, &Request::Add { slave: named(slave)?.to_string() })
 }
 
 /// `tdfs forget`.
@@ -66,13 +68,46 @@ pub fn forget(of: &Of, slave: &str) -> anyhow::Result<()> {
     tell(of, &Request::Forget { slave: address(slave)?.to_string() })
 }
 
-/// The address of a slave as a user gives it; a path is made absolute.
-pub fn address(text: &str) -> Result<SlaveAddress, WrongUse> {
-    let mut address: SlaveAddress = text.parse().map_err(WrongUse)?;
-    if let SlaveAddress::Embedded(path) = &mut address {
+/// `tdfs key`.
+pub fn key(of: &Of) -> anyhow::Result<()> {
+    println!("{}", key::fingerprint_at(&state_path(of)?).map_err(|e| WrongUse(e.to_string()))?);
+    Ok(())
+}
+
+/// `tdfs repin`.
+pub fn repin(of: &Of, slave: &str) -> anyhow::Result<()> {
+    let slave = named(slave)?;
+    if let SlaveAddress::Embedded(path) = &slave.address {
+        let shown = path.display();
+        return Err(WrongUse(format!(
+            "{shown} is a slave inside tdfs and has no key: name one on the network"
+        ))
+        .into());
+    }
+    cli::ask_or_do(&state_path(of)?, &Request::Repin { slave: slave.to_string() }, |state| {
+        let mut known = KnownSlaves::load(&state)?;
+        if known.set(&slave.address, slave.key) {
+            known.store(&state)?;
+        } else if slave.key.is_none() {
+            return Err(WrongUse(format!("no key of {} is known", slave.address)).into());
+        }
+        Ok(Value::Null)
+    })?;
+    Ok(())
+}
+
+/// A slave as a user names it; a path is made absolute.
+pub fn named(text: &str) -> Result<NamedSlave, WrongUse> {
+    let mut named: NamedSlave = text.parse().map_err(WrongUse)?;
+    if let SlaveAddress::Embedded(path) = &mut named.address {
         *path = cli::absolute_to_make(path)?;
     }
-    Ok(address)
+    Ok(named)
+}
+
+/// Its address alone.
+fn address(text: &str) -> Result<SlaveAddress, WrongUse> {
+    Ok(named(text)?.address)
 }
 
 fn told_addresses(slaves: &[String]) -> Result<Vec<String>, WrongUse> {

@@ -15,7 +15,7 @@ use crate::fuse::watch::Watch;
 use crate::identity::{Accepted, Identity, random_id};
 use crate::passthrough::Passthrough;
 use crate::resync::Answers;
-use crate::ship::{self, Ship, SlaveAddress};
+use crate::ship::{self, NamedSlave, Ship, Trust};
 use anyhow::Context;
 use clap::Parser;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,9 +25,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tdfs_host::cli::{self, WrongUse};
 use tdfs_host::control::Control;
-use tdfs_host::daemon::{StopSignals, init_log, prepare_process};
+use tdfs_host::daemon::{StopSignals, init_log, leave_no_core_file, prepare_process};
+use tdfs_host::key::{Fingerprint, Key};
 use tdfs_host::root::Root;
-use tdfs_host::state::StateDir;
+use tdfs_host::state::{Side, StateDir};
+use tdfs_host::tls;
 use tdfs_wire::Position;
 use tdfs_wire::frame::Codec;
 use tdfs_wire::log::Extent;
@@ -44,6 +46,9 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The whole program.
 pub fn main_from_args() -> ExitCode {
+    if let Err(e) = leave_no_core_file() {
+        return cli::exit("tdfs", Err(anyhow::Error::from(e).context("turn core files off")));
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(e) if e.use_stderr() => {
@@ -64,6 +69,8 @@ pub fn main_from_args() -> ExitCode {
         }
         (Some(Command::Add { of, slave }), _) => crate::commands::add(&of, &slave),
         (Some(Command::Forget { of, slave }), _) => crate::commands::forget(&of, &slave),
+        (Some(Command::Key { of }), _) => crate::commands::key(&of),
+        (Some(Command::Repin { of, slave }), _) => crate::commands::repin(&of, &slave),
         (None, Some(serve)) => run(&serve),
         (None, None) => {
             Err(WrongUse("no directory is named: give the one to distribute with -m".into()).into())
@@ -76,7 +83,8 @@ fn run(serve: &Serve) -> anyhow::Result<()> {
     #[cfg(feature = "failpoints")]
     let _fail_points = fail::FailScenario::setup();
     let slaves = addresses(serve)?;
-    let replicas: Vec<PathBuf> = slaves.iter().filter_map(embedded::path_of).map(Path::to_path_buf).collect();
+    let replicas = slaves.iter().filter_map(|slave| embedded::path_of(&slave.address));
+    let replicas: Vec<PathBuf> = replicas.map(Path::to_path_buf).collect();
     mount::check_device().map_err(WrongUse)?;
     let places = Places::find(serve, &replicas)?;
     places.check_mounts_below(serve.skip_mounts)?;
@@ -117,26 +125,32 @@ fn log_of_fuser() {
     }
 }
 
-fn addresses(serve: &Serve) -> Result<Vec<SlaveAddress>, WrongUse> {
-    let mut addresses: Vec<SlaveAddress> = Vec::new();
+fn addresses(serve: &Serve) -> Result<Vec<NamedSlave>, WrongUse> {
+    if serve.insecure && serve.strict_keys {
+        return cli::wrong(
+            "--insecure asks no slave for its key: leave out --strict-keys, or --insecure".into(),
+        );
+    }
+    let mut slaves: Vec<NamedSlave> = Vec::new();
     for text in &serve.slaves {
-        let address = crate::commands::address(text)?;
-        check_secure(&address, serve.insecure)?;
-        if addresses.contains(&address) {
+        let named = crate::commands::named(text)?;
+        check_key(&named, serve.insecure)?;
+        if slaves.iter().any(|slave| slave.address == named.address) {
             return cli::wrong(format!("-c {text} is given twice: give each slave once"));
         }
-        addresses.push(address);
+        slaves.push(named);
     }
-    Ok(addresses)
+    Ok(slaves)
 }
 
-fn check_secure(address: &SlaveAddress, insecure: bool) -> Result<(), WrongUse> {
-    if insecure || embedded::path_of(address).is_some() {
-        return Ok(());
+fn check_key(slave: &NamedSlave, insecure: bool) -> Result<(), WrongUse> {
+    if insecure && slave.key.is_some() {
+        let address = &slave.address;
+        return cli::wrong(format!(
+            "--insecure asks no slave for its key: name it {address}, or leave out --insecure"
+        ));
     }
-    cli::wrong(format!(
-        "connections are not encrypted yet, and {address} is not asked who it is: say --insecure to use it all the same"
-    ))
+    Ok(())
 }
 
 /// The parts of a running master.
@@ -154,6 +168,8 @@ struct Daemon {
     embedded: Arc<Embedded>,
     /// Network slaves may be talked to in plain TCP.
     insecure: bool,
+    /// Of our own key.
+    fingerprint: Fingerprint,
     /// Who can reach below the mount.
     below: Vec<String>,
     /// The directory, open for syncfs; its flock keeps other tdfs off.
@@ -163,7 +179,7 @@ struct Daemon {
 impl Daemon {
     async fn serve(
         serve: &Serve,
-        slaves: Vec<SlaveAddress>,
+        slaves: Vec<NamedSlave>,
         places: &Places,
         root: OwnedFd,
         directory: OwnedFd,
@@ -171,6 +187,7 @@ impl Daemon {
         let signals = StopSignals::new().context("take over the signals")?;
         let _over_size = tdfs_host::daemon::ignore_size_limit().context("take over SIGXFSZ")?;
         let state = Arc::new(StateDir::open(&places.state).map_err(|e| WrongUse(e.to_string()))?);
+        let key = Key::open(&state).map_err(|e| WrongUse(e.to_string()))?;
         let root_now = Root::of(root.as_fd()).context("identify the directory")?;
         let accepted = Accepted::check(&state, &places.directory, root_now, serve.new)?;
         // Who is refused finds his state as it was: embedded slaves are asked before the identity changes.
@@ -181,7 +198,8 @@ impl Daemon {
         let commit = Commit::new(Arc::clone(identity.log()), slots);
         let passthrough = Arc::new(Passthrough::new(root, commit).context("open the directory")?);
         passthrough.finish_unfinished().context("find out what was in hand when tdfs was killed")?;
-        if serve.insecure && slaves.iter().any(|slave| embedded::path_of(slave).is_none()) {
+        tracing::info!("the key of this master is {}", key.fingerprint());
+        if serve.insecure && slaves.iter().any(|slave| embedded::path_of(&slave.address).is_none()) {
             tracing::warn!(
                 "--insecure: the tree goes over the network in plain TCP, to whoever answers there"
             );
@@ -196,6 +214,11 @@ impl Daemon {
             filesystem: identity.filesystem(),
             lineage: identity.lineage(),
             slaves,
+            trust: Trust {
+                tls: (!serve.insecure).then(|| tls::Client::new(&key)),
+                strict: serve.strict_keys,
+                repin: cli::command_for("tdfs repin", Side::Master, &places.directory, &places.state),
+            },
             codec,
             nodelay: !serve.nagle,
             state: Arc::clone(&state),
@@ -218,6 +241,7 @@ impl Daemon {
             ship,
             embedded,
             insecure: serve.insecure,
+            fingerprint: key.fingerprint(),
             below,
             directory,
         });

@@ -2,7 +2,7 @@
 //!
 //! Started and stopped by `daemon`; `ship` connects to them as to any other.
 
-use crate::ship::{self, SlaveAddress};
+use crate::ship::{self, Dialled, NamedSlave, SlaveAddress};
 use anyhow::Context;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tdfs_host::cli::WrongUse;
 use tdfs_host::state::{self, StateDir};
-use tdfs_slave::receive::Receive;
+use tdfs_slave::receive::{Entry, Receive};
 use tdfs_slave::relay::Relay;
 
 /// The directory of an embedded slave's replica.
@@ -38,9 +38,12 @@ impl Embedded {
     ///
     /// # Errors
     /// In words for a human: a replica can't be used.
-    pub fn start(slaves: &[SlaveAddress], state: &StateDir, adopt: bool) -> anyhow::Result<Arc<Embedded>> {
+    pub fn start(slaves: &[NamedSlave], state: &StateDir, adopt: bool) -> anyhow::Result<Arc<Embedded>> {
         let embedded = Embedded { running: Mutex::default(), state: state.path().to_owned() };
-        slaves.iter().filter_map(path_of).try_for_each(|path| embedded.add(path, adopt))?;
+        slaves
+            .iter()
+            .filter_map(|slave| path_of(&slave.address))
+            .try_for_each(|path| embedded.add(path, adopt))?;
         Ok(Arc::new(embedded))
     }
 
@@ -54,7 +57,7 @@ impl Embedded {
         let replica = tdfs_slave::open_replica(path, &self.state.join(name), adopt)
             .map_err(|e| WrongUse(format!("the replica {} can't be used: {e:#}", path.display())))?;
         let relay = Arc::new(Relay::start(Box::new(replica)).context("start the relay")?);
-        let receive = Receive::new(Arc::clone(&relay), true);
+        let receive = Receive::new(Arc::clone(&relay), true, Entry::Anybody);
         self.running.lock().insert(path.to_path_buf(), Running { receive, relay });
         Ok(())
     }
@@ -72,7 +75,11 @@ impl Embedded {
         let embedded = Arc::clone(self);
         Arc::new(move |path: &Path| {
             let receive = embedded.running.lock().get(path).map(|running| Arc::clone(&running.receive));
-            Box::pin(async move { receive.ok_or(std::io::ErrorKind::NotFound)?.connect_embedded() })
+            Box::pin(async move {
+                let receive = receive.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?;
+                let (reader, writer) = receive.connect_embedded()?;
+                Ok(Dialled { reader, writer, key: None })
+            })
         })
     }
 

@@ -4,6 +4,7 @@ use crate::ship::SlaveStatus;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
+use tdfs_host::key::Fingerprint;
 use tdfs_wire::session::master::{Cause, LastResync};
 
 /// All of it. Keys may be added, none changes its meaning.
@@ -19,6 +20,10 @@ pub struct Status {
     pub mountpoint: PathBuf,
     /// The filesystem's id.
     pub filesystem: String,
+    /// The fingerprint of this master's key.
+    pub fingerprint: Fingerprint,
+    /// Slaves on the network are talked to in plain TCP and prove nothing (--insecure).
+    pub insecure: bool,
     /// `none` or `lzf`.
     pub codec: String,
     /// Number of the present epoch.
@@ -39,6 +44,13 @@ impl fmt::Display for Status {
         writeln!(f, "directory   {}", self.directory.display())?;
         writeln!(f, "mountpoint  {}", self.mountpoint.display())?;
         writeln!(f, "position    record {} of epoch {}", self.head, self.epoch)?;
+        writeln!(f, "key         {}", self.fingerprint)?;
+        if self.insecure {
+            writeln!(
+                f,
+                "INSECURE    slaves on the network are asked for no key, all goes in plain TCP (--insecure)"
+            )?;
+        }
         if let Some(why) = &self.last_error {
             writeln!(f, "error       {why}")?;
         }
@@ -58,6 +70,9 @@ impl fmt::Display for Status {
             }
             if let Some(why) = &slave.last_error {
                 writeln!(f, "{}: {why}", slave.address)?;
+            }
+            if let Some(key) = slave.fingerprint {
+                writeln!(f, "{}: key {key}", slave.address)?;
             }
             for what in &slave.not_carried {
                 writeln!(f, "{}: not carried: {what}", slave.address)?;

@@ -195,16 +195,25 @@ fn a_second_slave_on_one_replica() {
     cluster.stop();
 }
 
-/// Over a network plain TCP must be asked for, until there is trust.
+/// Who says --insecure asks nobody for a key: what names one, or wants one, contradicts it.
 #[test]
-fn network_without_insecure() {
+fn insecure_and_keys() {
     let places = Places::new();
-    let ended = run(BINARIES.tdfs, &[&"-m", &places.dir, &"-c", &"127.0.0.1:1", &"--state", &places.state]);
-    assert_one_sentence(&ended, 2);
-    assert!(ended.stderr.contains("--insecure"), "{}", ended.stderr);
+    let key = "SHA256:RFMxmM5TVbzdCTHbGPU0BFJZGpeR7VYUQBB+hQIPJJ4";
+    let named = format!("127.0.0.1:1#{key}");
+    let master =
+        [&"-m" as &dyn AsRef<std::ffi::OsStr>, &places.dir, &"--state", &places.state, &"--insecure"];
+    let both = [master.as_slice(), &[&"-c", &"127.0.0.1:1", &"--strict-keys"]].concat();
+    let named = [master.as_slice(), &[&"-c", &named]].concat();
+    for args in [both, named] {
+        let ended = run(BINARIES.tdfs, &args);
+        assert_one_sentence(&ended, 2);
+        assert!(ended.stderr.contains("--insecure"), "{}", ended.stderr);
+    }
     let replica = places.tree.dir("b").unwrap();
-    let ended = run(BINARIES.slave, &[&"-m", &replica, &"-l", &"127.0.0.1:0", &"--state", &places.state]);
-    assert_one_sentence(&ended, 2);
+    let args: [&dyn AsRef<std::ffi::OsStr>; 9] =
+        [&"-m", &replica, &"-l", &"127.0.0.1:0", &"--state", &places.state, &"--insecure", &"--allow", &key];
+    assert_one_sentence(&run(BINARIES.slave, &args), 2);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use harness::log_lines::mentions;
 use harness::ops::{Names, Writers};
 use harness::proxy::{Direction, Fault, Proxy};
-use harness::{Cluster, Rng};
+use harness::{Cluster, ClusterBuilder, Rng};
 use rustix::process::Signal;
 
 use crate::{SOON, cluster, repairs};
@@ -21,7 +21,11 @@ const DAMAGED: [&str; 6] = ["orrupt", "hecksum", "amaged", "frame", "alformed", 
 
 /// Slaves behind a proxy each, with a first change that has arrived.
 fn behind_proxies(slaves: u64) -> Cluster {
-    let builder = (0..slaves).fold(cluster(), |builder, seed| builder.proxied(seed));
+    begin(cluster(), slaves)
+}
+
+fn begin(builder: ClusterBuilder, slaves: u64) -> Cluster {
+    let builder = (0..slaves).fold(builder, |builder, seed| builder.proxied(seed));
     let builder = DAMAGED.iter().fold(builder, |builder, part| builder.expect_log(part));
     let cluster = builder.start();
     std::fs::write(cluster.mount().join("first"), b"1").unwrap();
@@ -37,7 +41,7 @@ fn proxy(cluster: &Cluster, slave: usize) -> &Proxy {
 /// both ways: the connection ends, that is logged, nothing wrong is applied, and it goes on by itself.
 #[test]
 fn a_storm_of_faults() {
-    let cluster = behind_proxies(2);
+    let cluster = begin(cluster().insecure(), 2); // by TLS, damage would not reach the frames
     let before = repairs(&cluster);
     let running = Writers::start(cluster.mount(), &Names::few(12, 4), harness::rng::run_seed(), 3, None);
     let all =

@@ -36,6 +36,14 @@ enum SlaveKind {
     Embedded,
 }
 
+/// Whom the slaves let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    Master,
+    Nobody,
+    Anybody,
+}
+
 /// What a cluster looks like; `start` makes it.
 #[derive(Debug)]
 pub struct ClusterBuilder {
@@ -43,6 +51,8 @@ pub struct ClusterBuilder {
     slaves: Vec<SlaveKind>,
     flags: Vec<OsString>,
     slave_flags: Vec<OsString>,
+    insecure: bool,
+    entry: Entry,
     elsewhere: bool,
     on_disk: bool,
     long_paths: bool,
@@ -103,6 +113,8 @@ impl ClusterBuilder {
             slaves: Vec::new(),
             flags: Vec::new(),
             slave_flags: Vec::new(),
+            insecure: false,
+            entry: Entry::Master,
             elsewhere: false,
             on_disk: false,
             long_paths: false,
@@ -159,6 +171,27 @@ impl ClusterBuilder {
     #[must_use]
     pub fn slave_flag(mut self, flag: impl Into<OsString>) -> Self {
         self.slave_flags.push(flag.into());
+        self
+    }
+
+    /// Plain TCP: for tests that look at frames on the wire, or damage them.
+    #[must_use]
+    pub fn insecure(mut self) -> Self {
+        self.insecure = true;
+        self.insecure_slaves()
+    }
+
+    /// Only the slaves speak plain TCP.
+    #[must_use]
+    pub fn insecure_slaves(mut self) -> Self {
+        self.entry = Entry::Anybody;
+        self
+    }
+
+    /// The slaves allow no master.
+    #[must_use]
+    pub fn nobody_allowed(mut self) -> Self {
+        self.entry = Entry::Nobody;
         self
     }
 
@@ -226,9 +259,10 @@ impl ClusterBuilder {
         for prepare in &self.prepare {
             prepare(&paths);
         }
+        let entry = self.entry_args(&paths)?;
         let mut slaves = Vec::new();
         for (kind, replica) in self.slaves.iter().zip(&paths.replicas) {
-            slaves.push(self.make_slave(*kind, replica, &home)?);
+            slaves.push(self.make_slave(*kind, replica, &home, &entry)?);
         }
         for (slave, kind) in slaves.iter_mut().zip(&self.slaves) {
             if matches!(kind, SlaveKind::Network { starts_later: false, .. } | SlaveKind::Apart) {
@@ -265,7 +299,20 @@ impl ClusterBuilder {
         Ok(ClusterPaths { backing, mount, replicas, state: home.join("state/master") })
     }
 
-    fn make_slave(&self, kind: SlaveKind, replica: &Path, home: &Path) -> Result<Slave> {
+    /// What lets the master in.
+    fn entry_args(&self, paths: &ClusterPaths) -> Result<Vec<OsString>> {
+        match self.entry {
+            Entry::Nobody => Ok(Vec::new()),
+            Entry::Anybody => Ok(vec!["--insecure".into()]),
+            Entry::Master if self.slaves.iter().all(|kind| *kind == SlaveKind::Embedded) => Ok(Vec::new()),
+            Entry::Master => {
+                let key = key_of(self.binaries.tdfs, &paths.backing, &paths.state)?;
+                Ok(vec!["--allow".into(), key.into()])
+            }
+        }
+    }
+
+    fn make_slave(&self, kind: SlaveKind, replica: &Path, home: &Path, entry: &[OsString]) -> Result<Slave> {
         let name = replica.file_name().context("name the replica")?.to_owned();
         let state = home.join("state").join(&name);
         let mut slave = Slave {
@@ -287,7 +334,8 @@ impl ClusterBuilder {
             slave.proxy = proxy_seed.map(|seed| Proxy::start(listen, seed)).transpose()?;
             slave.address = slave.proxy.as_ref().map_or(listen, Proxy::address).to_string();
             slave.args = vec!["-m".into(), replica.into(), "-l".into(), listen.to_string().into()];
-            slave.args.extend(["--state".into(), state.into(), "--insecure".into()]);
+            slave.args.extend(["--state".into(), state.into()]);
+            slave.args.extend(entry.iter().cloned());
             slave.args.extend(self.slave_flags.iter().cloned());
         }
         Ok(slave)
@@ -300,7 +348,7 @@ impl ClusterBuilder {
             args.extend(["-c".into(), (&slave.address).into()]);
         }
         args.extend(["--state".into(), (&paths.state).into()]);
-        if self.slaves.iter().any(|kind| *kind != SlaveKind::Embedded) {
+        if self.insecure {
             args.push("--insecure".into());
         }
         args.extend(self.flags.iter().cloned());
@@ -309,6 +357,15 @@ impl ClusterBuilder {
         }
         args
     }
+}
+
+/// What `tdfs key` (or `tdfs-slave key`) says.
+pub fn key_of(program: &str, dir: &Path, state: &Path) -> Result<String> {
+    let args: Vec<OsString> = vec!["key".into(), "-m".into(), dir.into(), "--state".into(), state.into()];
+    let output = run_to_end(program, &args, READY_LIMIT)?;
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    anyhow::ensure!(output.status.success(), "key ended with {}: {words}", output.status);
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 /// An address of this machine that nothing listens on.
@@ -408,6 +465,18 @@ impl Cluster {
         args.extend(["--state".into(), (&self.paths.state).into()]);
         args.extend(more.iter().map(Into::into));
         let output = run_to_end(self.binaries.tdfs, &args, limit).expect("run a command of tdfs");
+        let words = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&words).into_owned())
+    }
+
+    /// Runs `tdfs-slave WORD` on slave `number` with more words behind it: its exit code and all it said.
+    pub fn run_slave(&self, number: usize, word: &str, more: &[&str]) -> (Option<i32>, String) {
+        let slave = &self.slaves[number];
+        let mut args: Vec<OsString> = vec![word.into(), "-m".into(), (&slave.replica).into()];
+        args.extend(["--state".into(), (&slave.state).into()]);
+        args.extend(more.iter().map(Into::into));
+        let output =
+            run_to_end(self.binaries.slave, &args, COMMAND_LIMIT).expect("run a command of tdfs-slave");
         let words = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8_lossy(&words).into_owned())
     }

@@ -10,6 +10,10 @@ pub struct Status {
     pub role: String,
     /// The unbroken history; its form is tdfs's own.
     pub epoch: serde_json::Value,
+    /// Of the master's key.
+    pub fingerprint: String,
+    /// Slaves on the network prove nothing.
+    pub insecure: bool,
     /// LSN of the newest appended record.
     pub head: u64,
     /// Why changes are not recorded at present.
@@ -57,6 +61,8 @@ pub struct SlaveStatus {
     pub verify: Option<ResyncStatus>,
     /// Bytes of answers to resyncs and checks since tdfs started.
     pub answer_bytes: u64,
+    /// Of the key that it has to show.
+    pub fingerprint: Option<String>,
     /// What of names, contents and attributes it can't carry.
     pub not_carried: Vec<String>,
 }

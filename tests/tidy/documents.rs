@@ -83,6 +83,10 @@ pub fn examples_against_usage(path: &str, document: &str, program: &str, usage: 
     findings
 }
 
+/// Subcommands whose examples are looked at.
+const COMMANDS: [&str; 11] =
+    ["status", "wait", "verify", "resync", "add", "forget", "key", "repin", "allow", "disallow", "allowed"];
+
 /// What follows the program's name in a command line, also when cargo runs it.
 fn arguments_of<'a>(text: &'a str, program: &str) -> Option<&'a str> {
     let text = text.split(" #").next()?.trim_start().trim_start_matches(['$', '#']).trim_start();
@@ -90,8 +94,9 @@ fn arguments_of<'a>(text: &'a str, program: &str) -> Option<&'a str> {
     if let Some((_, arguments)) = text.split_once(&by_cargo) {
         return Some(arguments);
     }
-    text.strip_prefix(program)
-        .filter(|rest| rest.starts_with(" -") || rest.starts_with(" status") || rest.starts_with(" wait"))
+    text.strip_prefix(program).filter(|rest| {
+        rest.starts_with(" -") || COMMANDS.iter().any(|word| rest.starts_with(&format!(" {word} ")))
+    })
 }
 
 /// A man page without its markup: `.Fl -state`, `\-\-state` and `\fB\-\-state\fR` all become `--state`.

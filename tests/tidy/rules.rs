@@ -66,7 +66,7 @@ const ADDRESSES: &[&str] = &[
 ];
 
 /// All import rules.
-pub const IMPORTS: [ImportRule; 7] = [
+pub const IMPORTS: [ImportRule; 8] = [
     ImportRule {
         reason: "only fuse/ knows fuser: below it, functions take plain arguments (a second transport comes)",
         paths: &["fuser"],
@@ -82,10 +82,20 @@ pub const IMPORTS: [ImportRule; 7] = [
         except: &[
             "tdfs/src/ship/",
             "tdfs-slave/src/receive.rs",
+            "tdfs-slave/src/receive/entry.rs",
             "tdfs-host/src/control.rs",
+            "tdfs-host/src/tls.rs",
+            "tdfs-host/src/tls/",
             // fusermount3 passes the mount's fd over a socket.
             "tdfs/src/fuse/mount.rs",
         ],
+    },
+    ImportRule {
+        reason: "keys and TLS have one home: who decides about trust does no cryptography",
+        paths: &["rustls", "tokio_rustls", "ring", "base64"],
+        harmless: &[],
+        within: &["tdfs/src/", "tdfs-host/src/", "tdfs-slave/src/", "tdfs-wire/src/"],
+        except: &["tdfs-host/src/key.rs", "tdfs-host/src/tls.rs", "tdfs-host/src/tls/"],
     },
     ImportRule {
         reason: "passthrough and ship meet only in the log: a slave can't slow an application down",

@@ -41,7 +41,7 @@ fn an_ordinary_user_keeps_what_he_can_and_says_what_he_cannot() {
     if !harness::require("an_ordinary_user_keeps_what_he_can", "setpriv", "util-linux") {
         return;
     }
-    let mut cluster = crate::cluster().later().expect_log("can't carry").start();
+    let mut cluster = crate::cluster().insecure().later().expect_log("can't carry").start();
     fill(cluster.mount());
     let home = TempTree::new().unwrap();
     let (replica, state) = (home.dir("b").unwrap(), home.dir("state").unwrap());

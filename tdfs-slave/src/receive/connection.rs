@@ -39,6 +39,7 @@ enum Happened {
     Lost(std::io::Error),
     Relay,
     SentAway,
+    Revoked,
     Stopping,
     Deadline,
 }
@@ -166,6 +167,7 @@ impl<'a> Connection<'a> {
                     None => std::future::pending().await,
                 }
             } => Happened::Relay,
+            () = self.receive.revoked(self.peer.key) => Happened::Revoked,
             frame = self.reader.read(), if !self.paused => match frame {
                 Ok((kind, payload)) => Happened::Frame(kind, payload),
                 Err(e) => Happened::Unreadable(e),
@@ -200,6 +202,12 @@ impl<'a> Connection<'a> {
             Happened::Written => self.written(),
             Happened::Relay => self.relay_changed(),
             Happened::SentAway => return self.lost("sent away: too many connections that say nothing"),
+            Happened::Revoked => {
+                let why = "this master is no longer allowed";
+                tracing::warn!("master at {}: {why}: the connection ends", self.peer.name);
+                // Not even a last message waits: it may be the thief of a key who does not read it.
+                return true;
+            }
             Happened::Stopping => self.tell(Input::Stop("the slave ends".into())),
             Happened::Deadline => {
                 if self.reader.has_moved() {
@@ -305,6 +313,7 @@ impl<'a> Connection<'a> {
             let head = heartbeat.head.max(ack.received);
             if !status.connected {
                 status.master.clone_from(&self.peer.name);
+                status.key = self.peer.key;
             }
             status.connected = true;
             (status.epoch, status.received, status.head) = (Some(begin.epoch), ack.received, head);

@@ -1,15 +1,25 @@
-//! Connections that have not been greeted yet: few at once, few an address; above that the oldest goes.
+//! Connections that have not been greeted yet: few at once, few of one peer; above that the oldest goes.
 
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use tdfs_host::key::Fingerprint;
 use tokio::sync::Notify;
 
 /// Most of them at once.
 const PLACES_MAX: usize = 64;
-/// Most of them from one address.
-const PLACES_PER_ADDRESS_MAX: usize = 8;
+/// Most of them of one peer.
+const PLACES_PER_PEER_MAX: usize = 8;
+
+/// Who is counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// All that comes from one address.
+    Stranger(IpAddr),
+    /// All that has proven one key.
+    Master(Fingerprint),
+}
 
 /// All of them, oldest first.
 #[derive(Debug, Default)]
@@ -19,7 +29,7 @@ pub(super) struct Lobby {
 
 #[derive(Debug)]
 struct Waiting {
-    address: IpAddr,
+    who: Who,
     out: Arc<Notify>,
 }
 
@@ -32,19 +42,19 @@ pub struct Place {
 
 impl Lobby {
     /// Takes a place; sends the oldest away where there are too many.
-    pub(super) fn enter(&self, address: IpAddr) -> Place {
+    pub(super) fn enter(&self, who: Who) -> Place {
         let out = Arc::new(Notify::new());
         let mut waiting = self.waiting.lock();
-        let same = waiting.iter().filter(|one| one.address == address).count();
-        let gone = if same >= PLACES_PER_ADDRESS_MAX {
-            waiting.iter().position(|one| one.address == address)
+        let same = waiting.iter().filter(|one| one.who == who).count();
+        let gone = if same >= PLACES_PER_PEER_MAX {
+            waiting.iter().position(|one| one.who == who)
         } else {
             (waiting.len() >= PLACES_MAX).then_some(0)
         };
         if let Some(one) = gone.and_then(|at| waiting.remove(at)) {
             one.out.notify_one();
         }
-        waiting.push_back(Waiting { address, out: Arc::clone(&out) });
+        waiting.push_back(Waiting { who, out: Arc::clone(&out) });
         Place { waiting: Arc::clone(&self.waiting), out }
     }
 }
@@ -64,7 +74,7 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use super::Lobby;
+    use super::{Lobby, Who};
     use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
 
@@ -73,7 +83,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let lobby = Lobby::default();
-            let address = |n: u8| IpAddr::V4(Ipv4Addr::new(127, 0, 0, n));
+            let address = |n: u8| Who::Stranger(IpAddr::V4(Ipv4Addr::new(127, 0, 0, n)));
             let mut places: Vec<_> = (0..8).map(|_| lobby.enter(address(1))).collect();
             let others: Vec<_> = (0..7).flat_map(|n| (0..8).map(move |_| n)).collect();
             places.extend(others.iter().map(|n| lobby.enter(address(n + 2))));

@@ -1,6 +1,6 @@
 //! Connections against a listener, with a replica that only remembers how it was called.
 
-use super::Receive;
+use super::{Entry, Receive};
 use crate::relay::{Relay, Replay, Stall, Syncer};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -177,7 +177,7 @@ impl Slave {
     async fn new() -> Slave {
         let replica = Replica::default();
         let relay = Arc::new(Relay::start(Box::new(replica.clone())).unwrap());
-        let receive = Receive::new(Arc::clone(&relay), true);
+        let receive = Receive::new(Arc::clone(&relay), true, Entry::Anybody);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(Arc::clone(&receive).listen(listener));

@@ -2,9 +2,9 @@
 //!
 //! Called by `daemon` for each request on the control socket, on threads that may block.
 
-use super::{Daemon, FIND_LOST_MAX, check_secure};
+use super::{Daemon, FIND_LOST_MAX, check_key};
 use crate::embedded;
-use crate::ship::{CONFIRM, SlaveAddress};
+use crate::ship::{CONFIRM, NamedSlave, SlaveAddress};
 use crate::status::Status;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -68,8 +68,12 @@ impl Daemon {
                 self.ship.cancel_verify(id);
                 Ok(Value::Null)
             }
-            Request::Add { slave } => self.add(address(&slave)?),
+            Request::Add { slave } => self.add(slave.parse()?),
             Request::Forget { slave } => self.forget(&address(&slave)?),
+            Request::Repin { slave } => self.ship.repin(&slave.parse()?).map(|()| Value::Null),
+            Request::Allow { .. } | Request::Disallow { .. } | Request::Allowed => {
+                Err("masters are allowed on the slave: see tdfs-slave(8)".into())
+            }
         }
     }
 
@@ -86,12 +90,12 @@ impl Daemon {
         slaves.iter().map(one).collect()
     }
 
-    fn add(&self, slave: SlaveAddress) -> Result<Value, String> {
-        check_secure(&slave, self.insecure).map_err(|e| format!("{e} (when tdfs starts)"))?;
-        if self.ship.addresses().contains(&slave) {
-            return Err(format!("{slave} is a slave already"));
+    fn add(&self, slave: NamedSlave) -> Result<Value, String> {
+        check_key(&slave, self.insecure).map_err(|e| e.to_string())?;
+        if self.ship.addresses().contains(&slave.address) {
+            return Err(format!("{} is a slave already", slave.address));
         }
-        if let Some(path) = embedded::path_of(&slave) {
+        if let Some(path) = embedded::path_of(&slave.address) {
             self.places.check_replica(path).map_err(|e| e.to_string())?;
             self.embedded.add(path, false).map_err(|e| format!("{e:#}"))?;
         }
@@ -131,6 +135,8 @@ impl Daemon {
             directory: self.places.directory.clone(),
             mountpoint: self.places.mountpoint.clone(),
             filesystem: self.identity.filesystem().to_string(),
+            fingerprint: self.fingerprint,
+            insecure: self.insecure,
             codec: if self.codec == Codec::Lzf { "lzf" } else { "none" }.into(),
             epoch: log.epoch().number,
             head,

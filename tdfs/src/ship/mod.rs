@@ -5,31 +5,35 @@
 //! take stays in the log.
 
 mod address;
+mod dial;
 mod frames;
+mod known;
 mod lacking;
 mod meter;
 mod progress;
 mod slave;
 mod verify;
 
-pub use address::{PORT, SlaveAddress};
+pub use address::{NamedSlave, PORT, SlaveAddress};
+pub use dial::{DialError, Dialled, Trust};
+pub use known::KnownSlaves;
 pub use meter::{CONFIRM, ResyncStatus};
 pub use progress::SlaveStatus;
 pub use verify::{Ended, Found, VerifyStatus};
 
+use dial::Keys;
 use frames::Frames;
 use meter::Meter;
 use parking_lot::{Mutex, RwLock};
 use progress::SlavesFile;
 use slave::Slave;
 use std::collections::VecDeque;
-use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
-use tdfs_host::link::{ReadHalf, WriteHalf};
+use tdfs_host::key::Fingerprint;
 use tdfs_host::state::{StateDir, StateError};
 use tdfs_wire::answer::Want;
 use tdfs_wire::frame::Codec;
@@ -70,8 +74,8 @@ pub trait Answerer: Send + Sync {
     fn answer(&self, want: &Want, place: &dyn Fn(Placed)) -> Result<(), String>;
 }
 
-/// A connection to an embedded slave on its way.
-pub type Connecting = Pin<Box<dyn Future<Output = io::Result<(ReadHalf, WriteHalf)>> + Send>>;
+/// A connection to a slave on its way.
+pub type Connecting = Pin<Box<dyn Future<Output = Result<Dialled, DialError>> + Send>>;
 /// Connects to the embedded slave on a directory.
 pub type ConnectEmbedded = Arc<dyn Fn(&Path) -> Connecting + Send + Sync>;
 
@@ -84,7 +88,9 @@ pub struct Config {
     /// Its epochs, the present one (the log's) last.
     pub lineage: Vec<Branch>,
     /// The slaves.
-    pub slaves: Vec<SlaveAddress>,
+    pub slaves: Vec<NamedSlave>,
+    /// How those on the network are talked to.
+    pub trust: Trust,
     /// `-z`.
     pub codec: Codec,
     /// Small frames are sent at once: not `-n`.
@@ -114,6 +120,7 @@ pub struct Ship {
 /// What all tasks share.
 struct Shared {
     config: Config,
+    keys: Keys,
     frames: Frames,
     outlets: RwLock<Vec<Arc<Outlet>>>,
     file: Mutex<SlavesFile>,
@@ -128,6 +135,8 @@ struct Shared {
 /// What the other parts of the daemon see of one slave's task.
 struct Outlet {
     address: SlaveAddress,
+    /// The key that it has to show, as `-c` said.
+    given_key: Option<Fingerprint>,
     view: Mutex<View>,
     /// The epoch that the view is of.
     epoch: Mutex<Epoch>,
@@ -168,21 +177,24 @@ enum Parcel {
     Resync { checksum: bool },
     /// A human wants something of the slave.
     Order(Order),
+    /// Its connection is to be made anew: another key may be the right one.
+    Repinned,
 }
 
 impl Ship {
     /// Starts one task per slave; to be called on the runtime.
     ///
     /// # Errors
-    /// When the positions of the last run can't be read.
+    /// When the positions of the last run, or the slaves' keys, can't be read.
     pub fn start(config: Config) -> Result<Ship, StateError> {
         let file: SlavesFile = config.state.read(progress::FILE_NAME)?.unwrap_or_default();
         let frames = Frames::new(Arc::clone(&config.log), config.codec);
-        let slaves = config.slaves.clone();
+        let (slaves, keys) = (config.slaves.clone(), Keys::load(&config.state)?);
         let shared = Arc::new(Shared {
             lineage: RwLock::new(config.lineage.clone()),
             durable: Mutex::new(Position { epoch: config.log.epoch(), lsn: Lsn::ZERO }),
             config,
+            keys,
             frames,
             outlets: RwLock::default(),
             file: Mutex::new(file),
@@ -191,8 +203,8 @@ impl Ship {
         let stopping = watch::Sender::new(false);
         let keeping = tokio::spawn(keep(Arc::clone(&shared), stopping.subscribe()));
         let ship = Ship { shared, tasks: Mutex::default(), keeping: Mutex::new(Some(keeping)), stopping };
-        for address in slaves {
-            ship.add(address);
+        for slave in slaves {
+            ship.add(slave);
         }
         let shared = Arc::downgrade(&ship.shared);
         ship.shared.config.log.set_waker(Box::new(move || {
@@ -204,7 +216,7 @@ impl Ship {
     }
 
     /// Adds a slave; false if it is there already.
-    pub fn add(&self, address: SlaveAddress) -> bool {
+    pub fn add(&self, NamedSlave { address, key }: NamedSlave) -> bool {
         let mut outlets = self.shared.outlets.write();
         if outlets.iter().any(|outlet| outlet.address == address) {
             return false;
@@ -222,7 +234,7 @@ impl Ship {
             jitter_seed: jitter_seed(&address),
         };
         let session = Session::new(session, known, Instant::now());
-        let outlet = Arc::new(Outlet::new(address.clone(), session.view(), epoch));
+        let outlet = Arc::new(Outlet::new((address.clone(), key), session.view(), epoch));
         *outlet.lacking.lock() = lacking;
         outlets.push(Arc::clone(&outlet));
         self.shared.frames.share(outlets.len() > 1);
@@ -243,6 +255,9 @@ impl Ship {
         let known = self.shared.file.lock().forget(address);
         self.shared.save(Save::Always);
         lacking::remove(&self.shared.config.state, address);
+        if let Err(e) = self.shared.keys.set(address, None) {
+            tracing::warn!("slave {address}: its key is not forgotten: {e}");
+        }
         let Some(outlet) = outlet else {
             return known;
         };
@@ -337,7 +352,10 @@ impl Ship {
     pub fn status(&self) -> Vec<SlaveStatus> {
         let (outlets, log) = (self.shared.outlets.read().clone(), &self.shared.config.log);
         let epoch = log.epoch();
-        let status = |outlet: &Arc<Outlet>| progress::status(outlet, outlet.view_in(epoch), log);
+        let status = |outlet: &Arc<Outlet>| {
+            let key = outlet.given_key.or_else(|| self.shared.keys.get(&outlet.address));
+            progress::status(outlet, outlet.view_in(epoch), log, key)
+        };
         outlets.iter().map(status).collect()
     }
 
@@ -517,9 +535,10 @@ impl Shared {
 }
 
 impl Outlet {
-    fn new(address: SlaveAddress, view: View, epoch: Epoch) -> Outlet {
+    fn new((address, given_key): (SlaveAddress, Option<Fingerprint>), view: View, epoch: Epoch) -> Outlet {
         Outlet {
             address,
+            given_key,
             view: Mutex::new(view),
             epoch: Mutex::new(epoch),
             wake: Notify::new(),

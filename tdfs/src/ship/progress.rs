@@ -6,6 +6,7 @@ use super::{Outlet, ResyncStatus, SlaveAddress};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tdfs_host::key::Fingerprint;
 use tdfs_wire::log::Log;
 use tdfs_wire::message::Branch;
 use tdfs_wire::session::master::{Known, LastResync, StateName, View, present_lsn};
@@ -59,10 +60,12 @@ pub struct SlaveStatus {
     pub replica: Option<String>,
     /// What of names, contents and attributes it can't carry.
     pub not_carried: Vec<String>,
+    /// The fingerprint of the key that it has to show; none so far, or it is inside tdfs.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// Puts together what the session and the log know.
-pub fn status(outlet: &Outlet, view: View, log: &Log) -> SlaveStatus {
+pub fn status(outlet: &Outlet, view: View, log: &Log, key: Option<Fingerprint>) -> SlaveStatus {
     let (progress, address) = (view.progress, &outlet.address);
     let (resync, verify) = {
         let meters = outlet.meters.lock();
@@ -90,6 +93,7 @@ pub fn status(outlet: &Outlet, view: View, log: &Log) -> SlaveStatus {
         needs_resync: view.needs_resync,
         replica: view.replica.map(|id| id.to_string()),
         not_carried: view.not_carried,
+        fingerprint: key,
     }
 }
 

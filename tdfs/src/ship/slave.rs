@@ -3,6 +3,7 @@
 //! Owns the connection. Waits for what happens - a frame, a write that is done, the log, an answer, the
 //! deadline - tells the session, and does what it says. Decides nothing about the protocol.
 
+use super::dial::{DialError, Dialled, dial};
 use super::frames::last;
 use super::verify::Verify;
 use super::{Answerer, Connecting, Outlet, Parcel, Placed, Shared, SlaveAddress, progress};
@@ -19,7 +20,6 @@ use tdfs_wire::log::{self, Extent, LogError};
 use tdfs_wire::message::{Finding, MasterMessage, Message, Order, Plan, SlaveMessage, Verified};
 use tdfs_wire::session::master::{Hangup, Input, Output, Session, StateName};
 use tdfs_wire::{Epoch, Frame, Lsn};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// How long a connection may take to be made.
@@ -62,7 +62,7 @@ enum Link {
 
 /// What a task waits for.
 enum Happened {
-    Dialled(io::Result<(ReadHalf, WriteHalf)>),
+    Dialled(Result<Dialled, DialError>),
     Frame(FrameKind, Vec<u8>),
     Unreadable(LinkError),
     Written,
@@ -124,6 +124,11 @@ impl Slave {
                 Parcel::LeftBehind => self.session.mark_for_resync(),
                 Parcel::Resync { checksum } => self.tell(Input::Resync { checksum }),
                 Parcel::Order(order) => self.tell(Input::Order(order)),
+                Parcel::Repinned => {
+                    if matches!(self.link, Link::Open { .. }) {
+                        self.lost("its key was changed here".into());
+                    }
+                }
             }
         }
         self.tell(Input::Log { head, oldest });
@@ -165,12 +170,16 @@ impl Slave {
         let connecting: Connecting = match &self.outlet.address {
             SlaveAddress::Embedded(path) => (self.shared.config.connect_embedded)(path),
             SlaveAddress::Network { host, port } => {
-                let (host, port, nodelay) = (host.clone(), *port, self.shared.config.nodelay);
-                Box::pin(dial_network(host, port, nodelay))
+                let (shared, outlet) = (Arc::clone(&self.shared), Arc::clone(&self.outlet));
+                let (host, port) = (host.clone(), *port);
+                Box::pin(async move {
+                    let Shared { config, keys, .. } = &*shared;
+                    dial((&outlet, keys, &config.trust), (&host, port), config.nodelay).await
+                })
             }
         };
         Box::pin(async {
-            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer");
+            let late = |_| DialError::Failed("connect: no answer".into());
             tokio::time::timeout(DIAL_MAX, connecting).await.map_err(late)?
         })
     }
@@ -320,16 +329,24 @@ impl Slave {
 
     fn apply(&mut self, happened: Happened) {
         match happened {
-            Happened::Dialled(Ok((reader, writer))) => {
+            Happened::Dialled(Ok(Dialled { reader, writer, .. })) => {
                 let reader = Box::new(FrameReader::new(reader));
                 self.link = Link::Open { reader, sender: FrameSender::new(writer) };
                 self.tell(Input::Dialled);
             }
-            Happened::Dialled(Err(e)) => {
-                let why = format!("connect: {e}");
+            Happened::Dialled(Err(DialError::Failed(why))) => {
                 self.complain(&why);
                 self.link = Link::None;
                 self.tell(Input::DialFailed(why));
+            }
+            Happened::Dialled(Err(DialError::Refused { why, is_alarm })) => {
+                if !is_alarm {
+                    self.warn_once(&why);
+                } else if self.is_news(&why) {
+                    tracing::error!("slave {}: {why}", self.outlet.address);
+                }
+                self.link = Link::None;
+                self.tell(Input::Refused(why));
             }
             Happened::Frame(kind, payload) => {
                 self.look(); // a handshake is decided by the log as it is now
@@ -496,11 +513,4 @@ fn answer(answerer: &dyn Answerer, outlet: &Outlet, connection: u64, want: Want)
         outlet.put(Parcel::Unreadable { connection, want, why });
     }
     bytes.get()
-}
-
-async fn dial_network(host: String, port: u16, nodelay: bool) -> io::Result<(ReadHalf, WriteHalf)> {
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(nodelay)?;
-    let (reader, writer) = stream.into_split();
-    Ok((Box::new(reader), Box::new(writer)))
 }

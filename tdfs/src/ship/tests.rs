@@ -1,13 +1,13 @@
 //! Ship and receive against each other, with a replica that only remembers.
 
-use super::{Answerer, Config, Connecting, Placed, Ship, SlaveAddress};
+use super::{Answerer, Config, Connecting, Dialled, NamedSlave, Placed, Ship, SlaveAddress, Trust};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tdfs_host::state::StateDir;
-use tdfs_slave::receive::Receive;
+use tdfs_slave::receive::{Entry, Receive};
 use tdfs_slave::relay::{Relay, Replay, Stall, Syncer};
 use tdfs_wire::answer::{Answer, Found, Want, Wanted};
 use tdfs_wire::frame::Codec;
@@ -192,7 +192,8 @@ impl World {
             log: Arc::clone(&self.tree.log),
             filesystem: FILESYSTEM,
             lineage: vec![Branch { epoch: EPOCH, from: None }],
-            slaves: slaves.to_vec(),
+            slaves: slaves.iter().map(|address| NamedSlave { address: address.clone(), key: None }).collect(),
+            trust: Trust { tls: None, strict: false, repin: "tdfs repin -m /data".into() },
             codec: Codec::Lzf,
             nodelay: true,
             state: Arc::clone(&self.state),
@@ -202,7 +203,8 @@ impl World {
             answerer: Arc::clone(&self.tree) as Arc<dyn Answerer>,
             connect_embedded: Arc::new(move |_: &Path| -> Connecting {
                 let connected = embedded.as_ref().unwrap().connect_embedded();
-                Box::pin(std::future::ready(connected))
+                let dialled = |(reader, writer)| Dialled { reader, writer, key: None };
+                Box::pin(std::future::ready(connected.map(dialled).map_err(Into::into)))
             }),
         })
         .unwrap()
@@ -217,7 +219,7 @@ impl World {
 
 async fn listen(replica: &Replica) -> (Arc<Receive>, Arc<Relay>, SlaveAddress) {
     let relay = Arc::new(Relay::start(Box::new(replica.clone())).unwrap());
-    let receive = Receive::new(Arc::clone(&relay), true);
+    let receive = Receive::new(Arc::clone(&relay), true, Entry::Anybody);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string().parse().unwrap();
     tokio::spawn(Arc::clone(&receive).listen(listener));
@@ -254,7 +256,7 @@ fn slaves_are_filled_and_go_on_from_the_log() {
         (0..1000).for_each(|i| world.tree.change(i % OBJECTS));
         let (near, far) = (Replica::default(), Replica::default());
         let embedded_relay = Arc::new(Relay::start(Box::new(near.clone())).unwrap());
-        let embedded = Receive::new(Arc::clone(&embedded_relay), true);
+        let embedded = Receive::new(Arc::clone(&embedded_relay), true, Entry::Anybody);
         let (receive, relay, address) = listen(&far).await;
         let slaves = [SlaveAddress::Embedded("/replica".into()), address];
         let ship = world.ship(&slaves, Some(&embedded), 1 << 30);
@@ -417,7 +419,7 @@ fn a_slave_that_is_not_there_yet_is_dialled() {
         until("away", || ship.status()[0].state == "away").await;
         let replica = Replica::default();
         let relay = Arc::new(Relay::start(Box::new(replica.clone())).unwrap());
-        let receive = Receive::new(Arc::clone(&relay), true);
+        let receive = Receive::new(Arc::clone(&relay), true, Entry::Anybody);
         tokio::spawn(Arc::clone(&receive).listen(TcpListener::bind(address).await.unwrap()));
         until("streams", || streams(&ship, 0)).await;
         assert_eq!(ship.status()[0].last_error, None::<String>);
