@@ -15,13 +15,7 @@ const FIRST: &str = "0000000003-00000000000000000001.log";
 const OPTIONS: Options = Options { segment_bytes_max: 4096 };
 
 const fn golden_id() -> Id {
-    let mut id = [0; 16];
-    let mut at = 0;
-    while at < id.len() {
-        id[at] = 0xa0 + at as u8;
-        at += 1;
-    }
-    Id(id)
+    Id(0xa0a1_a2a3_a4a5_a6a7_a8a9_aaab_acad_aeaf_u128.to_be_bytes())
 }
 
 /// As it is, and with the header's and the records' checksums made right.

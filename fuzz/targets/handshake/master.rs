@@ -84,7 +84,7 @@ impl Shell {
                 0 => Input::Resync { checksum: true },
                 1 => Input::Order(Order::Confirm),
                 2 => Input::MasterDurable(self.head),
-                _ => Input::Met { trail: None, is_foreign: script.byte() % 4 == 0 },
+                _ => Input::Met { trail: None, is_foreign: script.byte().is_multiple_of(4) },
             },
             _ => {
                 self.now += Duration::from_millis(u64::from(script.byte()) * 20);

@@ -61,7 +61,7 @@ impl Shell {
                 if first == Lsn::ZERO || count == 0 {
                     return None;
                 }
-                if script.byte() % 4 == 0 {
+                if script.byte().is_multiple_of(4) {
                     // What passes is whole; the session has to see the numbers all the same.
                     check_records(script.string(), first, count).ok()?;
                 }
@@ -78,7 +78,7 @@ impl Shell {
             }
             5 if std::mem::take(&mut self.taking) => Input::Taken(replica(script)),
             6 if std::mem::take(&mut self.beginning) => {
-                Input::Began(if script.byte() % 4 == 0 { Err("no \u{1b}".into()) } else { Ok(()) })
+                Input::Began(if script.byte().is_multiple_of(4) { Err("no \u{1b}".into()) } else { Ok(()) })
             }
             7 => Input::Applied(number(script)),
             8 => Input::Durable(number(script)),
