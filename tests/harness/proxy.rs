@@ -164,7 +164,8 @@ impl Proxy {
     pub fn inject_randomly(&self, direction: Direction, mean_bytes: u64, faults: &[Fault]) {
         let random = Random { direction, mean_bytes, faults: faults.to_vec() };
         let mut settings = self.shared.settings();
-        settings.schedule(&random);
+        let from = settings.forwarded[direction as usize];
+        settings.schedule(&random, from);
         settings.random.push(random);
     }
 
@@ -202,9 +203,9 @@ impl Drop for Proxy {
 }
 
 impl Settings {
-    fn schedule(&mut self, random: &Random) {
-        let after = 1 + self.rng.below(random.mean_bytes * 2);
-        let at = self.forwarded[random.direction as usize] + after;
+    /// The next of random faults, some bytes behind `from`.
+    fn schedule(&mut self, random: &Random, from: u64) {
+        let at = from + 1 + self.rng.below(random.mean_bytes * 2);
         let fault = *self.rng.pick(&random.faults);
         self.pending.push(Pending { direction: random.direction, at, fault });
     }
@@ -218,7 +219,7 @@ impl Settings {
         let pending = self.pending.swap_remove(index);
         for random in self.random.clone() {
             if random.direction == direction && random.faults.contains(&pending.fault) {
-                self.schedule(&random);
+                self.schedule(&random, pending.at);
             }
         }
         let offset = usize::try_from(pending.at.saturating_sub(from)).expect("fit an offset into usize");
@@ -370,19 +371,23 @@ fn forward(
     shared: &Shared,
 ) -> std::io::Result<Option<Fault>> {
     let len = bytes.len();
-    let fault = shared.settings().take_fault(direction, len);
     let mut ends = None;
-    if let Some((offset, fault)) = fault {
+    loop {
+        // How the bytes come in pieces must not matter: a seed means the same faults each time.
+        let fault = shared.settings().take_fault(direction, len);
+        let Some((offset, fault)) = fault else { break };
         shared.fired.fetch_add(1, Ordering::SeqCst);
         match fault {
             Fault::Cut | Fault::Reset => {
                 bytes.truncate(offset);
                 ends = Some(fault);
+                break;
             }
-            Fault::Flip => bytes[offset] ^= 1 << (offset % 8),
+            Fault::Flip => bytes[offset] ^= 1,
             Fault::Duplicate(count) => {
                 let twice = bytes[offset..(offset + count.max(1)).min(len)].to_vec();
                 bytes.splice(offset..offset, twice);
+                break;
             }
         }
     }

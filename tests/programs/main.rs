@@ -220,7 +220,7 @@ END
 fn inotify() {
     let script = r#"
         mkdir -p seen/below; cd seen
-        inotifywait -q -m -r --format '%e %w%f' . > ../told 2> ../words &
+        inotifywait -q -m --format '%e %w%f' . below > ../told 2> ../words &
         watching=$!
         until [ "$(grep -c inotify /proc/$watching/fdinfo/* | grep -c ':[2-9]')" -gt 0 ]; do sleep 0.05; done
         echo one > file; echo two >> file; cat file > /dev/null; chmod 600 file; mv file moved; ln moved below/link

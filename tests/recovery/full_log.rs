@@ -72,7 +72,7 @@ impl Scene {
 
 fn small_state(paths: &ClusterPaths) {
     fs::create_dir_all(&paths.state).unwrap();
-    mount("tmpfs", &paths.state, "tmpfs", MountFlags::empty(), Some(c"size=16m")).unwrap();
+    mount("tmpfs", &paths.state, "tmpfs", MountFlags::empty(), Some(c"size=16m,mode=0700")).unwrap();
 }
 
 fn number(cluster: &Cluster) -> u64 {

@@ -124,8 +124,7 @@ fn delayed_link() {
 fn strangers_at_the_port() {
     use std::io::Write;
     let mut cluster = cluster().network(1).start();
-    cluster.expect_log("frame");
-    cluster.expect_log("orrupt");
+    cluster.expect_log("wants TLS");
     fs::write(cluster.mount().join("first"), b"1").unwrap();
     cluster.wait();
     let address = cluster.slaves[0].address.clone();

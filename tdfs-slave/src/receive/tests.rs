@@ -11,8 +11,9 @@ use tdfs_wire::frame::{Codec, FrameKind};
 use tdfs_wire::message::{
     Begin, Branch, Hello, MasterMessage, Message, Plan, Report, SlaveMessage, Standing,
 };
+use tdfs_wire::op::DataOp;
 use tdfs_wire::record::{Draft, Record};
-use tdfs_wire::{Epoch, Frame, Id, Lsn, Op, Position};
+use tdfs_wire::{Epoch, Frame, Id, Lsn, Op, Position, Time, TreePath};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -89,6 +90,12 @@ impl Replay for Replica {
     }
 }
 
+/// An op that may have bulk.
+fn write() -> Op {
+    let path = TreePath::root().join(b"file").unwrap();
+    Op::Data(DataOp::Write { path, offset: 0, mtime: Time { sec: 0, nsec: 0 } })
+}
+
 /// A master by hand.
 struct Master {
     reader: FrameReader<OwnedReadHalf>,
@@ -132,7 +139,7 @@ impl Master {
     async fn records(&mut self, first: u64, count: u32, bulk: &[u8]) -> std::io::Result<()> {
         let mut bytes = Vec::new();
         for i in 0..u64::from(count) {
-            let mut draft = Draft::new(&Op::Check { paths: Vec::new() }, bulk).unwrap();
+            let mut draft = Draft::new(&write(), bulk).unwrap();
             let parts = draft.place(Lsn::new(first + i), 0);
             parts.iter().for_each(|part| bytes.extend_from_slice(part));
         }
@@ -267,7 +274,7 @@ fn damaged_records_end_the_connection_and_are_not_applied() {
         // The frame says 4 to 5, the records say 3 and 4.
         let mut bytes = Vec::new();
         for lsn in [4, 4] {
-            let mut draft = Draft::new(&Op::Check { paths: Vec::new() }, b"").unwrap();
+            let mut draft = Draft::new(&write(), b"").unwrap();
             draft.place(Lsn::new(lsn), 0).iter().for_each(|part| bytes.extend_from_slice(part));
         }
         let kind = FrameKind::Records { first: Lsn::new(4), count: 2 };

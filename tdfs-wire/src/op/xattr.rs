@@ -9,10 +9,14 @@ pub const XATTR_NAME_BYTES_MAX: usize = 255;
 /// Longest value of an xattr in bytes (XATTR_SIZE_MAX of linux/limits.h).
 pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
 
+/// Names under which XFS lists the two POSIX ACLs once more (fs/xfs/libxfs/xfs_da_format.h): on any other file system
+/// they would be lacking, and to remove one removes the ACL.
+const ACLS_OF_XFS: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
+
 /// True for what a replica carries (DESIGN P3): `user.`, `trusted.`, file capabilities, POSIX ACLs.
 pub fn is_carried(name: &[u8]) -> bool {
     name.starts_with(b"user.")
-        || name.starts_with(b"trusted.")
+        || name.starts_with(b"trusted.") && !ACLS_OF_XFS.contains(&name)
         || name == b"security.capability"
         || name == b"system.posix_acl_access"
         || name == b"system.posix_acl_default"

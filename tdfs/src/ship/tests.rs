@@ -13,8 +13,9 @@ use tdfs_wire::answer::{Answer, Found, Want, Wanted};
 use tdfs_wire::frame::Codec;
 use tdfs_wire::log::{Log, Options};
 use tdfs_wire::message::{Begin, Branch, Plan, Report, Standing};
+use tdfs_wire::op::DataOp;
 use tdfs_wire::record::{Draft, Record};
-use tdfs_wire::{Epoch, Id, Lsn, Op, Position, TreePath};
+use tdfs_wire::{Epoch, Id, Lsn, Op, Position, Time, TreePath};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -39,7 +40,7 @@ struct Tree {
 impl Tree {
     fn change(&self, object: u64) {
         let mut versions = self.versions.lock();
-        let op = Op::Check { paths: vec![path(object)] };
+        let op = Op::Data(DataOp::Write { path: path(object), offset: 0, mtime: Time { sec: 0, nsec: 0 } });
         let bulk = vec![b'x'; usize::try_from(object).unwrap() * 100];
         let mut draft = Draft::new(&op, &bulk).unwrap();
         let space = self.log.reserve(draft.len()).unwrap();
@@ -66,6 +67,7 @@ impl Answerer for Tree {
 struct Memory {
     filesystem: Option<Id>,
     applied: Lsn,
+    durable: Lsn,
     missing: Option<BTreeSet<u64>>,
     asked: BTreeSet<u64>,
     content: BTreeMap<u64, Lsn>,
@@ -82,7 +84,7 @@ impl Replay for Replica {
         match (&memory.missing, memory.filesystem) {
             (_, None) => Standing::New,
             (Some(_), _) => Standing::Resyncing { applied, resumable: true },
-            (None, _) => Standing::Equal { applied, durable: Lsn::ZERO },
+            (None, _) => Standing::Equal { applied, durable: memory.durable },
         }
     }
 
@@ -120,9 +122,9 @@ impl Replay for Replica {
             return Err(Stall { why: "write: no space left".into() });
         }
         assert_eq!(record.lsn, memory.applied.next());
-        let Op::Check { paths } = &record.op else { panic!("not what was sent") };
+        let Op::Data(DataOp::Write { path, .. }) = &record.op else { panic!("not what was sent") };
         memory.applied = record.lsn;
-        memory.content.insert(object_of(&paths[0]), record.lsn);
+        memory.content.insert(object_of(path), record.lsn);
         self.0.1.notify_all();
         Ok(())
     }
@@ -155,7 +157,7 @@ impl Replay for Replica {
     }
 
     fn durable(&self) -> Lsn {
-        Lsn::ZERO
+        self.0.0.lock().durable
     }
 
     fn report(&self) -> Report {
@@ -165,8 +167,12 @@ impl Replay for Replica {
     fn idle(&mut self) {}
 
     fn syncer(&self) -> Syncer {
-        let memory = self.clone();
-        Box::new(move || Ok(memory.applied()))
+        let replica = self.clone();
+        Box::new(move || {
+            let mut memory = replica.0.0.lock();
+            memory.durable = memory.applied;
+            Ok(memory.durable)
+        })
     }
 }
 

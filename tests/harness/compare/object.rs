@@ -72,7 +72,12 @@ fn read_xattrs(path: &[u8], follow: bool, wanted: &[&str]) -> Result<BTreeMap<Ve
     };
     let mut xattrs = BTreeMap::new();
     let names = listed.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    for name in names.filter(|name| wanted.iter().any(|start| name.starts_with(start.as_bytes()))) {
+    // XFS lists ACLs once more by its own names for them.
+    let wanted = |name: &&[u8]| {
+        wanted.iter().any(|start| name.starts_with(start.as_bytes()))
+            && !name.starts_with(b"trusted.SGI_ACL_")
+    };
+    for name in names.filter(wanted) {
         let mut value = vec![0; XATTR_VALUE_BYTES_MAX];
         let got = if follow {
             rustix::fs::getxattr(path, name, &mut value[..])

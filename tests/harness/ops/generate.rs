@@ -1,5 +1,6 @@
 //! Draws the next operation.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
@@ -57,7 +58,13 @@ impl Names {
 
     /// Makes the directories, where they are missing.
     pub fn plant(&self, root: &Path) -> std::io::Result<()> {
-        self.directories.iter().try_for_each(|name| std::fs::create_dir_all(root.join(name)))
+        self.directories.iter().try_for_each(|name| match std::fs::create_dir_all(root.join(name)) {
+            // Earlier operations have exchanged it with something else.
+            Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotADirectory) => {
+                Ok(())
+            }
+            made => made,
+        })
     }
 
     fn directory(&self, rng: &mut Rng) -> PathBuf {

@@ -66,8 +66,10 @@ impl Performer {
         // ext4 says so when the xattrs of one file need more than a block.
         let is_xattr = matches!(op, Op::SetXattr(..) | Op::SetAcl(..) | Op::Held(HeldOp::SetXattr(_)));
         let full = is_xattr && errno == Some(Errno::NOSPC);
-        // Only directories have a default ACL; and root may execute only what somebody may.
-        let refusable = matches!(op, Op::SetAcl(_, true, _) | Op::Access(..));
+        // Only directories have a default ACL; root may execute only what somebody may; and an ACL can open a sticky
+        // directory to all, where O_CREAT of another's device or socket is refused (fs/namei.c, may_create_in_sticky).
+        let creates = matches!(op, Op::Create(_) | Op::Write(..) | Op::Append(..));
+        let refusable = creates || matches!(op, Op::SetAcl(_, true, _) | Op::Access(..));
         let refused = refusable && errno == Some(Errno::ACCESS);
         let allowed = full || refused || errno.is_some_and(|errno| ALLOWED.contains(&errno));
         if !allowed {
