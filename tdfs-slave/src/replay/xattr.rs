@@ -78,7 +78,10 @@ pub fn set_xattr(
 fn may_carry_none(fd: BorrowedFd<'_>, name: &[u8]) -> bool {
     let Ok(stat) = object::stat(fd) else { return false };
     match object::file_type(&stat) {
-        libc::S_IFREG | libc::S_IFDIR => false,
+        libc::S_IFDIR => false,
+        // acl(5): only directories have a default ACL; for others the kernel says EACCES.
+        _ if name == b"system.posix_acl_default" => true,
+        libc::S_IFREG => false,
         libc::S_IFLNK => name.starts_with(b"user.") || name.starts_with(b"system."),
         _ => name.starts_with(b"user."),
     }

@@ -192,6 +192,13 @@ fn what_the_replica_contradicts_is_a_divergence_not_a_stall() {
         let failure = tree.apply(&op, b"").expect_err("contradicts");
         assert!(matches!(failure, Failure::Divergence(_)), "{op:?}: {failure}");
     }
+    // Version, then tag, rights and id of owner, group and others.
+    let owner_group_others = [1_u16, 4, 32].map(|tag| [&tag.to_le_bytes()[..], &[6, 0], &[255; 4]].concat());
+    let acl = [&[2, 0, 0, 0][..], &owner_group_others.concat()].concat();
+    tree.done(set("d", "system.posix_acl_default"), &acl);
+    let failure =
+        tree.apply(&set("f", "system.posix_acl_default"), &acl).expect_err("only directories have one");
+    assert!(matches!(failure, Failure::Divergence(_)), "{failure}");
 }
 
 #[test]
