@@ -36,7 +36,8 @@ fn start_again(cluster: &mut Cluster) {
 }
 
 /// DESIGN section 7: resync "runs while the master keeps changing and records keep streaming": equal in one go,
-/// whatever happened to either tree.
+/// whatever happened to either tree. The bound on answers is told, not asserted: writers make more differ. Where they
+/// exchange two directories of which the replica lacks one, it can't follow, and the files of both are sent.
 #[test]
 fn either_side_differs() {
     let (seed, size) = (harness::rng::run_seed(), size());

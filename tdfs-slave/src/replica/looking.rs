@@ -112,6 +112,11 @@ impl Look {
         }
     }
 
+    /// True if making the rest equal at once costs less than looking at it first.
+    fn finds_much(&self) -> bool {
+        self.purpose == Purpose::Check && self.resync.finds_much(self.differences)
+    }
+
     fn progress(&self, phase: Phase) -> ResyncProgress {
         ResyncProgress { differences: self.differences, ..progress_of(&self.resync, phase) }
     }
@@ -283,8 +288,15 @@ impl Replica {
         wants
     }
 
-    /// A resync that compares the whole tree finds all that a check would.
+    /// A resync that compares the whole tree finds all that a check would. What a check has found in plenty is sent
+    /// once that way, and not for the check, too.
     fn end_needless_check(&mut self) {
+        if let (Some(look), Some(resync)) = (&self.looking.look, &mut self.resync)
+            && look.to_heal.is_empty()
+            && look.finds_much()
+        {
+            resync.take_over();
+        }
         let widened = self.resync.as_ref().is_some_and(Resync::is_widened);
         if !widened || self.looking.look.as_ref().is_none_or(|look| look.purpose != Purpose::Check) {
             return;
@@ -336,6 +348,7 @@ impl Replica {
         let by_hashes = look.purpose != Purpose::Check;
         self.resync_paths(if by_hashes { Trust::Nothing } else { Trust::Older })?;
         let Some(resync) = &mut self.resync else { return Ok(()) };
+        resync.goes_back_to(&look.resync);
         for (path, what) in look.to_heal.drain(..) {
             resync.want_found(&path, what);
         }

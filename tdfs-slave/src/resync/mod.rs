@@ -46,6 +46,11 @@ const LISTINGS_MAX: usize = 3;
 /// Most names in one directory: they are in memory at once.
 const LISTING_NAMES_MAX: usize = 1 << 24;
 
+/// A check that has found so many differences, and one in so many objects, is better a resync of the whole tree: that
+/// lists again what was looked at, and a look's content is of no use to it.
+const FINDINGS_MIN: u64 = 100;
+const OBJECTS_A_FINDING_MAX: u64 = 50;
+
 /// The wants of looks are numbered from here on.
 const LOOK_WANTS: u64 = 1 << 62;
 
@@ -170,6 +175,27 @@ impl Resync {
     /// What a look has found since this was asked last.
     pub fn take_found(&mut self) -> Vec<(TreePath, Difference)> {
         std::mem::take(&mut self.noted.found)
+    }
+
+    /// True if a check that has found so many `differences` should be taken over by a resync of the whole tree.
+    pub fn finds_much(&self, differences: u64) -> bool {
+        let looked_at = differences + self.progress.objects_done;
+        differences >= FINDINGS_MIN && looked_at <= differences * OBJECTS_A_FINDING_MAX
+    }
+
+    /// Heals what `look` finds: also what records did to the content that was not looked at, since it began, is hidden
+    /// by the mtimes that they set (rule 7).
+    pub fn goes_back_to(&mut self, look: &Resync) {
+        let earliest = |own: Option<Time>, other: Option<Time>| own.into_iter().chain(other).min();
+        self.began = earliest(self.began, look.began);
+        self.distrust.changed_since = earliest(self.distrust.changed_since, look.distrust.changed_since);
+    }
+
+    /// Compares the whole tree from now on, if it does not yet.
+    pub fn take_over(&mut self) {
+        if !self.is_widened() {
+            self.widen();
+        }
     }
 
     /// True if a removal waits for a human to allow it; nothing is asked until [`Resync::release`].

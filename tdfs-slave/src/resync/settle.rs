@@ -110,7 +110,7 @@ impl Resync {
 
     /// Begins the whole tree, whatever the scope was. Replay has set mtimes since this resync began, so what
     /// changed since is compared by hashes (rule 7).
-    fn widen(&mut self) {
+    pub(super) fn widen(&mut self) {
         self.distrust.changed_since = match (self.distrust.changed_since, self.began) {
             (Some(since), Some(began)) => Some(since.min(began)),
             (since, began) => since.or(began),

@@ -95,6 +95,81 @@ fn a_check_heals_under_load() {
     });
 }
 
+/// The same of a check that finds so much that a resync of the whole tree takes it over.
+#[test]
+fn a_check_is_taken_over_under_load() {
+    each_seed(|seed| {
+        let mut world = equal(seed);
+        let (there, here) = (world.users.dice.below(20), world.users.dice.below(20));
+        (0..there).for_each(|_| world.prepare_master());
+        (0..here).for_each(|_| world.change_replica());
+        world.look = Some(look(false));
+        world.much = Some(1 + seed % 4);
+        while world.changes < CHANGES {
+            world.look_on();
+            if world.is_over() {
+                world.assert_exact();
+                world.found.clear();
+                let damages = world.users.dice.below(4);
+                (0..damages).for_each(|_| world.change_replica());
+                (world.resync, world.look) = (Resync::paths(Vec::new()), Some(look(false)));
+            }
+            world.step(true);
+        }
+        world.finish();
+        world.assert_equal();
+    });
+}
+
+/// Rule 0: what a check has found in plenty is not sent for the check, and once more for the resync.
+#[test]
+fn what_a_check_finds_in_plenty_is_sent_once() {
+    const FILES: usize = 1_000;
+    let mut world = World::new(1, Resync::paths(Vec::new()));
+    let name = |number: usize| format!("d{}/f{}", number / 10, number % 10);
+    for number in 0..FILES {
+        if number % 10 == 0 {
+            world.record_both(mkdir(&format!("d{}", number / 10)), &[]);
+        }
+        world.record_both(create(&name(number)), &[]);
+        world.record_both(write(&name(number), 0), b"some content");
+        world.replica.apply(&write(&name(number), 0), b"other content").unwrap();
+    }
+    world.look = Some(look(false));
+    world.look_on();
+    world.answer_about(&p(""));
+    world.deliver_all();
+    for number in 0..FILES {
+        world.record(write(&name(number), 14), b"x");
+    }
+    world.deliver_all();
+    world.finish();
+    world.assert_equal();
+    let each = world.master.get(&p(&name(0))).unwrap().data.len() as u64;
+    // The first hundred come twice, and what was on its way then.
+    assert!(world.sent <= FILES as u64 * each * 5 / 4, "{} bytes, of {FILES} times {each}", world.sent);
+}
+
+/// Rule 7, where a resync of the whole tree takes the check over.
+#[test]
+fn what_a_record_touched_before_a_check_found_anything_is_compared() {
+    let mut world = World::new(1, Resync::paths(Vec::new()));
+    for op in [mkdir("d"), create("d/a"), write("d/a", 0)] {
+        world.record_both(op, b"some content");
+    }
+    world.replica.apply(&write("d/a", 0), b"other content").unwrap();
+    world.replica.apply(&create("extra"), &[]).unwrap();
+    (world.look, world.much) = (Some(look(false)), Some(1));
+    world.look_on();
+    world.record(write("d/a", 14), b"x");
+    world.answer_about(&p(""));
+    world.deliver_all();
+    world.look_on();
+    assert!(world.look.is_none(), "taken over");
+    world.finish();
+    world.assert_equal();
+}
+
 /// DESIGN section 7, rule 7: "replay has set its mtime", by another name that goes before it is compared.
 #[test]
 fn a_look_compares_what_a_record_touched_by_another_name() {

@@ -40,6 +40,8 @@ pub struct World {
     pub look: Option<Resync>,
     /// Its findings are made equal.
     pub heals: bool,
+    /// So many findings are much for a look in a tree as small as this.
+    pub much: Option<u64>,
     /// What the look has found.
     pub found: Vec<(TreePath, Difference)>,
     pub pace: Pace,
@@ -48,6 +50,8 @@ pub struct World {
     pub divergences: u64,
     /// How many wants were answered.
     pub answered: u64,
+    /// Bytes of content in answers.
+    pub sent: u64,
     /// How many records changed the master while an exchange ran.
     pub changes: u64,
     pub coverage: Coverage,
@@ -80,12 +84,14 @@ impl World {
             resync,
             look: None,
             heals: true,
+            much: None,
             found: Vec::new(),
             pace,
             stream: VecDeque::new(),
             wants: Vec::new(),
             divergences: 0,
             answered: 0,
+            sent: 0,
             changes: 0,
             coverage: Coverage::default(),
             trail_bytes_max: TRAIL_BYTES_MAX,
@@ -238,7 +244,7 @@ impl World {
     }
 
     pub fn look_on(&mut self) {
-        let Some(look) = &mut self.look else { return };
+        let Some(mut look) = self.look.take() else { return };
         match look.wants_from(&mut self.replica) {
             Ok(wants) => self.wants.extend(wants),
             Err(Failure::Stall(_)) => {}
@@ -247,10 +253,17 @@ impl World {
         for (path, what) in look.take_found() {
             self.say(|| format!("found: {path}: {what:?}"));
             if self.heals {
+                self.resync.goes_back_to(&look);
                 self.resync.want_found(&path, what);
             }
             self.found.push((path, what));
         }
+        let found = self.found.len() as u64;
+        if self.heals && (look.finds_much(found) || self.much.is_some_and(|much| found >= much)) {
+            self.say(|| "taken over".into());
+            return self.resync.take_over();
+        }
+        self.look = Some(look);
     }
 
     /// The master answers one want, exact as of now.
@@ -260,6 +273,7 @@ impl World {
         }
         let want = self.wants.swap_remove(self.users.dice.below(self.wants.len()));
         for (answer, bulk) in self.answers(&want) {
+            self.sent += bulk.len() as u64;
             self.say(|| format!("answer: {answer:?} {bulk:?}"));
             self.stream.push_back(InStream::Answer(answer, bulk));
         }
@@ -270,6 +284,7 @@ impl World {
         let at = self.wants.iter().position(|want| want.path == *path).expect("it is wanted");
         let want = self.wants.remove(at);
         for (answer, bulk) in self.answers(&want) {
+            self.sent += bulk.len() as u64;
             self.stream.push_back(InStream::Answer(answer, bulk));
         }
     }
