@@ -123,19 +123,19 @@ fn delayed_link() {
 #[test]
 fn strangers_at_the_port() {
     use std::io::Write;
-    let mut cluster = cluster().network(1).start();
-    cluster.expect_log("frame");
-    cluster.expect_log("orrupt");
-    fs::write(cluster.mount().join("first"), b"1").unwrap();
-    cluster.wait();
-    let address = cluster.slaves[0].address.clone();
-    let mut rng = harness::Rng::new(harness::rng::run_seed());
-    for len in [0, 1, 100, 70_000] {
-        let mut stranger = std::net::TcpStream::connect(&address).unwrap();
-        // It may be closed while we send.
-        let _ = stranger.write_all(&rng.bytes(len));
-        let _ = stranger.write_all(b"GET / HTTP/1.1\r\n\r\n");
+    for builder in [cluster().expect_log("wants TLS"), cluster().insecure()] {
+        let cluster = builder.network(1).expect_log("frame").expect_log("orrupt").start();
+        fs::write(cluster.mount().join("first"), b"1").unwrap();
+        cluster.wait();
+        let address = cluster.slaves[0].address.clone();
+        let mut rng = harness::Rng::new(harness::rng::run_seed());
+        for len in [0, 1, 100, 70_000] {
+            let mut stranger = std::net::TcpStream::connect(&address).unwrap();
+            // It may be closed while we send.
+            let _ = stranger.write_all(&rng.bytes(len));
+            let _ = stranger.write_all(b"GET / HTTP/1.1\r\n\r\n");
+        }
+        fs::write(cluster.mount().join("second"), b"2").unwrap();
+        cluster.finish();
     }
-    fs::write(cluster.mount().join("second"), b"2").unwrap();
-    cluster.finish();
 }

@@ -2,6 +2,7 @@
 //! filesystem (`--adopt` to say yes)."
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -43,7 +44,12 @@ impl Copy {
 /// The master's state is lost: the next start makes another filesystem.
 fn begin_another_filesystem(cluster: &mut Cluster) {
     cluster.master.stop();
+    // It is the same master by its key, or the slave would not hear of the filesystem.
+    let key = fs::read(cluster.paths.state.join("key")).unwrap();
     fs::remove_dir_all(&cluster.paths.state).unwrap();
+    fs::create_dir(&cluster.paths.state).unwrap();
+    fs::write(cluster.paths.state.join("key"), key).unwrap();
+    fs::set_permissions(cluster.paths.state.join("key"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(cluster.paths.backing.join("new"), b"content").unwrap();
     fs::remove_file(cluster.paths.backing.join("old")).unwrap();
     cluster.start_master();

@@ -1,16 +1,18 @@
 //! Masters are allowed on the slave, and nobody else gets in.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::path::Path;
 
 use harness::cluster::key_of;
-use harness::{TempTree, eventually};
+use harness::{Daemon, TempTree, eventually};
 
 use crate::{
     ASKS, NOT_ALLOWED, SOON, assert_works, binaries, cluster, count, master_key, master_says, refused,
     slave_says, strangers,
 };
 
-/// tdfs-slave(8): "A master that is not allowed is told so, with the command that allows it, and both logs name that
+/// README: "Nobody without a key that was allowed can write to a slave". tdfs-slave(8): "A master that is not allowed is told so, with the command that allows it, and both logs name that
 /// command".
 #[test]
 fn a_master_that_is_not_allowed_is_told_how_to_be() {
@@ -91,15 +93,38 @@ fn a_second_allowed_master_is_refused() {
     let (other, state) = (tree.dir("other").unwrap(), tree.path().join("state"));
     let key = key_of(binaries().tdfs, &other, &state).unwrap();
     assert_eq!(cluster.run_slave(0, "allow", &[&key]).0, Some(0));
-    let args = ["-m", "-c", "--state"].map(std::ffi::OsString::from);
-    let values = [other.clone().into(), (&cluster.slaves[0].address).into(), state.into()];
-    let args: Vec<_> = args.into_iter().zip(values).flat_map(|(flag, value)| [flag, value]).collect();
-    let mut second = harness::Daemon::start(binaries().tdfs, &args, &tree.path().join("log")).unwrap();
+    let mut second = start_master(&other, &state, &cluster.slaves[0].address, &tree);
     second.expect_log("belongs to");
     eventually(SOON, "it is refused", || second.log_tail().contains("belongs to"));
     assert_works(&cluster, "the first one goes on");
     second.stop();
     cluster.finish();
+}
+
+/// README: "A slave's key can't be used to pose as a master." Who breaks into one slave has its key, and the master has
+/// pinned it: to another slave it is nobody's.
+#[test]
+fn a_slaves_key_is_no_masters() {
+    let cluster = cluster().network(2).expect_log(ASKS).start();
+    assert_works(&cluster, "first");
+    let tree = TempTree::new().unwrap();
+    let (other, state) = (tree.dir("other").unwrap(), tree.path().join("state"));
+    let thiefs = key_of(binaries().tdfs, &other, &state).unwrap();
+    fs::copy(cluster.slaves[0].state.join("key"), state.join("key")).unwrap();
+    let stolen = key_of(binaries().tdfs, &other, &state).unwrap();
+    assert!(stolen != thiefs && Some(&stolen) == cluster.slave_status(0).fingerprint.as_ref());
+    let mut thief = start_master(&other, &state, &cluster.slaves[1].address, &tree);
+    thief.expect_log(NOT_ALLOWED);
+    eventually(SOON, "it is refused", || thief.log_tail().contains(NOT_ALLOWED));
+    assert_works(&cluster, "the master goes on");
+    thief.stop();
+    cluster.finish();
+}
+
+fn start_master(dir: &Path, state: &Path, slave: &str, tree: &TempTree) -> Daemon {
+    let args: [&dyn AsRef<OsStr>; 6] = [&"-m", &dir, &"-c", &slave, &"--state", &state];
+    let args: Vec<OsString> = args.iter().map(|arg| arg.as_ref().to_owned()).collect();
+    Daemon::start(binaries().tdfs, &args, &tree.path().join("log")).unwrap()
 }
 
 /// "A malformed fingerprint is wrong use, exit 2, one sentence."

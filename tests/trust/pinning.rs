@@ -21,7 +21,7 @@ fn change_key(cluster: &mut harness::Cluster) -> String {
     said.trim().to_owned()
 }
 
-/// tdfs(8): "A slave that shows another one is refused: an error is logged, status says so, nothing is sent, and the key
+/// README: "Nobody without a key that was allowed can [...] read from a master". tdfs(8): "A slave that shows another one is refused: an error is logged, status says so, nothing is sent, and the key
 /// is never replaced by itself."
 #[test]
 fn a_changed_key_is_refused_until_it_is_repinned() {

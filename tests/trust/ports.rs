@@ -47,7 +47,7 @@ fn insecure_on_both_sides() {
     cluster.finish();
 }
 
-/// Both statuses show whom they talk to.
+/// README: "connections are TLS, always, and both sides prove a key, as with SSH". Both statuses show whom they talk to.
 #[test]
 fn status_shows_the_keys() {
     let cluster = cluster().start();
