@@ -30,7 +30,12 @@ fn is_closed(mut stream: &TcpStream) -> bool {
         match stream.read(&mut bytes) {
             Ok(0) => return true,
             Ok(_) => {}
-            Err(e) => return e.kind() == std::io::ErrorKind::ConnectionReset,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return true,
+            Err(e) => {
+                println!("{:?} is open: {e}", stream.local_addr());
+                return false;
+            }
         }
     }
 }
