@@ -52,7 +52,7 @@ impl Figure {
 }
 
 fn write(tree: &Path, (bytes, count): (usize, usize)) -> anyhow::Result<()> {
-    let block: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
+    let block: Vec<u8> = (0..=250_u8).cycle().take(bytes).collect();
     let mut file = File::create(tree.join("file"))?;
     (0..count).try_for_each(|_| file.write_all(&block))?;
     Ok(())

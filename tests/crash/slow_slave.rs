@@ -54,7 +54,8 @@ fn slaves_that_stand_still_cost_nobody_anything() {
     overflow(&cluster);
     let lost = cluster.status().slaves;
     assert!(lost[STOPPED].needs_resync && lost[CUT_OFF].needs_resync && !lost[WELL].needs_resync, "{lost:?}");
-    assert!(lost[STOPPED].lag_records > 0 && lost[STOPPED].lag_bytes > LOG_BYTES_MAX, "{lost:?}");
+    // Whole segments go, so at least half of the bound is there still.
+    assert!(lost[STOPPED].lag_records > 0 && lost[STOPPED].lag_bytes > LOG_BYTES_MAX / 2, "{lost:?}");
     cluster.slaves[STOPPED].process().signal(Signal::CONT);
     cluster.slaves[CUT_OFF].proxy.as_ref().unwrap().stall(false);
     let resynced = |slave: usize| cluster.slave_status(slave).resyncs > before[slave].resyncs;

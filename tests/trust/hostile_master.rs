@@ -404,7 +404,8 @@ fn what_no_master_sends_ends_the_connection() {
         prey.assert_bears();
     }
     let record = |lsn: Lsn| Draft::new(&create, &[]).unwrap().place(lsn, 0).concat();
-    let attempts: [fn(Lsn) -> (Lsn, Lsn, u32); 5] = [
+    type Attempt = fn(Lsn) -> (Lsn, Lsn, u32);
+    let attempts: [Attempt; 5] = [
         |next| (next.next(), next.next(), 1),
         |next| (next, next.next(), 1),
         |next| (next, next, 2),

@@ -32,7 +32,7 @@ fn fill(tree: &Path) {
         }
         assert!(mknod.status().unwrap().success());
     }
-    fs::set_permissions(tree.join("dir/closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(tree.join("dir/closed"), fs::Permissions::from_mode(0o000)).unwrap();
 }
 
 /// tdfs-slave(8), WHAT IS CARRIED: "A slave that is not root leaves out owners, ..."
