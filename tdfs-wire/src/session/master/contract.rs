@@ -266,6 +266,6 @@ pub struct Known {
     pub needs_resync: bool,
     /// Whether the whole replica has to be compared: the tree may have changed unseen.
     pub check_due: bool,
-    /// What the log no longer holds for it is known by its paths ([`Input::Trail`]).
+    /// What the log no longer holds for it is known by its paths ([`Covered`]).
     pub is_covered: bool,
 }
