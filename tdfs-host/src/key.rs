@@ -4,7 +4,7 @@
 //! in PEM, mode 0600. Its fingerprint is `SHA256:` and the unpadded base64 of the SHA-256 of the DER
 //! SubjectPublicKeyInfo. A key that is damaged, or that others can read, is an error: never silently a new key.
 
-use crate::state::{StateDir, StateError};
+use crate::state::{StateDir, StateError, check_owner};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use ring::rand::SystemRandom;
@@ -180,6 +180,7 @@ fn read(dir: BorrowedFd<'_>, shown: &Path) -> Result<Option<Key>, StateError> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(damaged(shown, "it is no regular file".into()));
     }
+    check_owner(&file, &shown.join(FILE_NAME))?;
     if stat.st_mode & 0o077 != 0 {
         return Err(StateError::Exposed { path: shown.join(FILE_NAME), mode: stat.st_mode & 0o7777 });
     }

@@ -73,7 +73,16 @@ pub enum StateError {
         /// Its mode.
         mode: u32,
     },
-    /// Others may write to the state directory: they could put their own key there.
+    /// Somebody else than this user, or root, has put it there.
+    #[error("{} belongs to another user ({uid}): it is not taken for this daemon's", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
+    /// Others may replace what is in the state directory. (Where the sticky bit lets them only add to it, as in a
+    /// tmpfs, their files are not read.)
     #[error("others may write to the state directory {} (mode {mode:04o}): chmod 700 it", path.display())]
     Writable {
         /// The directory.
@@ -184,7 +193,7 @@ impl StateDir {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| fail("open")(e.into()))?;
         let mode = rustix::fs::fstat(&dir).map_err(|e| fail("look at")(e.into()))?.st_mode & 0o7777;
-        if mode & 0o022 != 0 {
+        if mode & 0o022 != 0 && mode & 0o1000 == 0 {
             return Err(StateError::Writable { path: path.to_owned(), mode });
         }
         let lock = take_lock(path, dir.as_fd())?;
@@ -240,6 +249,7 @@ impl StateDir {
             Err(rustix::io::Errno::NOENT) => return Ok(None),
             Err(e) => return Err(io_error("open", &path, e.into())),
         };
+        check_owner(&file, &path)?;
         let mut bytes = Vec::new();
         let read = file.take(bytes_max + 1).read_to_end(&mut bytes);
         read.map_err(|source| io_error("read", &path, source))?;
@@ -271,14 +281,31 @@ impl StateDir {
 
     fn replace(&self, name: &str, text: &[u8]) -> io::Result<()> {
         let new = format!("{name}.new");
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let mode = Mode::RUSR | Mode::WUSR;
-        let mut file = File::from(step(|| rustix::fs::openat(&self.dir, &new, flags, mode))?);
+        let create = || step(|| rustix::fs::openat(&self.dir, &new, flags, mode));
+        let mut file = File::from(match create() {
+            // What a kill left, or what somebody has put there to read along.
+            Err(rustix::io::Errno::EXIST) => {
+                step(|| rustix::fs::unlinkat(&self.dir, &new, AtFlags::empty()))?;
+                create()?
+            }
+            created => created?,
+        });
         step(|| file.write_all(text))?;
         file.sync_all()?;
         step(|| rustix::fs::renameat(&self.dir, &new, &self.dir, name))?;
         Ok(rustix::fs::fsync(&self.dir)?)
     }
+}
+
+/// Checks that a state file is this user's, or root's.
+pub(crate) fn check_owner(file: impl AsFd, path: &Path) -> Result<(), StateError> {
+    let uid = rustix::fs::fstat(file).map_err(|e| io_error("look at", path, e.into()))?.st_uid;
+    if uid != 0 && uid != rustix::process::geteuid().as_raw() {
+        return Err(StateError::Foreign { path: path.to_owned(), uid });
+    }
+    Ok(())
 }
 
 fn take_lock(path: &Path, dir: BorrowedFd<'_>) -> Result<File, StateError> {

@@ -69,3 +69,27 @@ fn absolute_follows_links_but_needs_no_directory() {
     assert_eq!(absolute(&real.join("./none/../missing")).ok(), None);
     assert_eq!(absolute(&real.join("missing")).unwrap(), real.join("missing"));
 }
+
+/// What others put into a state directory that lets them (a tmpfs has the sticky bit) is neither read nor written to; one in
+/// which they could replace files is refused.
+#[test]
+fn what_others_have_put_there_is_not_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let chmod = |mode| std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+    for mode in [0o777, 0o770, 0o702] {
+        chmod(mode);
+        let error = StateDir::open(dir.path()).unwrap_err();
+        assert!(matches!(error, StateError::Writable { .. }), "{error}");
+    }
+    chmod(0o1777);
+    let state = StateDir::open(dir.path()).unwrap();
+    let (planted, new) = (dir.path().join("e.json"), dir.path().join("e.json.new"));
+    std::fs::write(&new, "planted").unwrap();
+    let kept_open = std::fs::File::open(&new).unwrap();
+    state.write("e.json", &Example { number: 5 }).unwrap();
+    assert_eq!(std::io::read_to_string(kept_open).unwrap(), "planted");
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&planted, Some(65534), None).unwrap();
+        assert!(matches!(state.read::<Example>("e.json"), Err(StateError::Foreign { uid: 65534, .. })));
+    }
+}
