@@ -150,7 +150,8 @@ fn what_a_check_finds_in_plenty_is_sent_once() {
     assert!(world.sent <= FILES as u64 * each * 5 / 4, "{} bytes, of {FILES} times {each}", world.sent);
 }
 
-/// Rule 7, where a resync of the whole tree takes the check over.
+/// Rule 7, where a resync of the whole tree takes the check over. An example: what fails without it is
+/// `what_a_check_finds_in_plenty_is_sent_once`.
 #[test]
 fn what_a_record_touched_before_a_check_found_anything_is_compared() {
     let mut world = World::new(1, Resync::paths(Vec::new()));
