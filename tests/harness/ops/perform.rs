@@ -66,10 +66,8 @@ impl Performer {
         // ext4 says so when the xattrs of one file need more than a block.
         let is_xattr = matches!(op, Op::SetXattr(..) | Op::SetAcl(..) | Op::Held(HeldOp::SetXattr(_)));
         let full = is_xattr && errno == Some(Errno::NOSPC);
-        // Only directories have a default ACL; root may execute only what somebody may; and an ACL can open a sticky
-        // directory to all, where O_CREAT of another's device or socket is refused (fs/namei.c, may_create_in_sticky).
-        let creates = matches!(op, Op::Create(_) | Op::Write(..) | Op::Append(..));
-        let refusable = creates || matches!(op, Op::SetAcl(_, true, _) | Op::Access(..));
+        // Only directories have a default ACL; root may execute only what somebody may; see `creates`.
+        let refusable = creates(op) || matches!(op, Op::SetAcl(_, true, _) | Op::Access(..));
         let refused = refusable && errno == Some(Errno::ACCESS);
         let allowed = full || refused || errno.is_some_and(|errno| ALLOWED.contains(&errno));
         if !allowed {
@@ -274,6 +272,16 @@ impl Performer {
     }
 }
 
+/// True for what opens with `O_CREAT`. That is refused to root, too, where a sticky directory that all may write (an ACL
+/// can make it so) has another's device or socket of that name: fs/namei.c, `may_create_in_sticky`.
+fn creates(op: &Op) -> bool {
+    match op {
+        Op::Create(_) | Op::Write(..) | Op::Append(..) | Op::StoreMapped(..) => true,
+        Op::Hold(_, flags, _) => flags & libc::O_CREAT != 0,
+        _ => false,
+    }
+}
+
 /// True for an outcome of `perform` that says that the mount has lost its daemon.
 pub(super) fn is_gone(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<std::io::Error>().and_then(Errno::from_io_error);
@@ -316,4 +324,34 @@ fn regular_or_directory(file: File) -> std::io::Result<File> {
 /// Passes over what is no regular file.
 fn regular(file: File) -> std::io::Result<File> {
     if file.metadata()?.mode() & libc::S_IFMT == libc::S_IFREG { Ok(file) } else { Err(Errno::NODEV.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::temp_tree::TempTree;
+
+    /// On no mount of ours: the refusal is the kernel's.
+    #[test]
+    fn root_is_refused_another_s_socket_in_a_sticky_directory_that_all_may_write() {
+        let temp = TempTree::new().expect("make a temp directory");
+        let dir = temp.dir("sticky").expect("make a directory");
+        rustix::fs::chmodat(CWD, &dir, Mode::from_raw_mode(0o1777), AtFlags::empty())
+            .expect("make it sticky");
+        let socket = dir.join("s");
+        let mode = Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(CWD, &socket, FileType::Socket, mode, 0).expect("make a socket");
+        std::os::unix::fs::chown(&socket, Some(1000), None).expect("give it away");
+
+        let mut performer = Performer::new(&dir);
+        let mut rng = Rng::new(0);
+        let mut errno = |op: &Op| {
+            let error = performer.attempt(op, &mut rng).expect_err("be refused");
+            (creates(op), Errno::from_io_error(&error).expect("an errno"))
+        };
+        let with = Op::Hold("s".into(), libc::O_RDWR | libc::O_CREAT, 0o600);
+        let without = Op::Hold("s".into(), libc::O_RDWR, 0);
+        assert_eq!(errno(&with), (true, Errno::ACCESS));
+        assert_eq!(errno(&without), (false, Errno::NXIO));
+    }
 }
