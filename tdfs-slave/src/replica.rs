@@ -224,6 +224,10 @@ impl Replica {
     /// The replica is not as the record says. Where it is being made equal that can be no news.
     fn diverged(&mut self, lsn: Lsn, op: &Op, trouble: &Trouble) -> Result<(), Stall> {
         self.target.drop_all();
+        let lacks_at =
+            self.doubt.map_or(Ok(None), |foreseen| replay::lacks_at(&mut self.target, op, foreseen));
+        let lacks_at = lacks_at.map_err(|failure| Stall { why: failure.to_string() })?;
+        let (stood, lacks_at) = (self.stood, lacks_at.as_ref());
         // In one write with the standing, so that no kill comes between the two.
         let alone = self.kept.standing == KeptStanding::Equal && !self.looking.is_checking();
         self.kept.divergences += u64::from(alone);
@@ -232,11 +236,10 @@ impl Replica {
             return Err(stall);
         }
         // What a check has not come to yet may differ because the master's tree changed unseen.
-        let stood = self.stood;
-        let looked = self.looking.resync().map(|look| look.contradicted(op, stood));
+        let looked = self.looking.resync().map(|look| look.contradicted(op, stood, lacks_at));
         let expected = self.looking.is_checking() && looked == Some(Contradiction::Forgiven);
         let Some(resync) = &mut self.resync else { return Ok(()) };
-        if resync.contradicted(op, stood) == Contradiction::Divergence && !expected {
+        if resync.contradicted(op, stood, lacks_at) == Contradiction::Divergence && !expected {
             if !alone {
                 self.kept.divergences += 1;
                 // Only the count is at stake; a stall would have the record counted twice.

@@ -69,6 +69,16 @@ pub fn stands_at(target: &mut Target, path: &TreePath) -> Result<(u64, u64), Fai
     with_access(target, way, |target| namespace::inode_and_links_at(target, path))
 }
 
+/// Where the replica lacks, after `op` contradicted it, the one object that `op` could not move; None where all that it
+/// names may be wrong. `foreseen`: what [`foresee`] gave before.
+///
+/// # Errors
+/// A stall, where the replica can't be looked at.
+pub fn lacks_at(target: &mut Target, op: &Op, foreseen: Foreseen) -> Result<Option<TreePath>, Failure> {
+    let Op::Namespace(names) = op else { return Ok(None) };
+    with_access(target, || access::objects_to_open(op), |target| namespace::lacks_at(target, names, foreseen))
+}
+
 /// Does `op` in the replica. A check has nothing to do here.
 ///
 /// # Errors

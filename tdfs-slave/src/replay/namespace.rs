@@ -5,7 +5,7 @@
 //! where what is there fits what was foreseen.
 
 use super::failure::{Failure, Step, at};
-use super::{InHand, Lack, Target, set_mode, set_owner, set_xattr};
+use super::{Foreseen, InHand, Lack, Target, set_mode, set_owner, set_xattr};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Statx};
 use rustix::io::{Errno, Result as SysResult};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,6 +33,25 @@ pub(super) fn inode_and_links_at(target: &mut Target, path: &TreePath) -> Result
         Err(Failure::Divergence(_)) => Ok((0, 0)),
         looked => looked.map(|stat| (stat.stx_ino, stat.stx_nlink.into())),
     }
+}
+
+/// Where, after an exchange that lacked one object, the master has what the replica lacks, if the other one was moved.
+///
+/// # Errors
+/// A stall.
+pub(super) fn lacks_at(
+    target: &mut Target,
+    op: &NamespaceOp,
+    foreseen: Foreseen,
+) -> Result<Option<TreePath>, Failure> {
+    let NamespaceOp::Rename { from, to, mode, .. } = op else { return Ok(None) };
+    let there = match lacking_end(foreseen, *mode) {
+        Some(0) => to,
+        Some(_) => from,
+        None => return Ok(None),
+    };
+    let now = [inode_at(target, from)?, inode_at(target, to)?];
+    Ok((now == [foreseen[1], foreseen[0]]).then(|| there.clone()))
 }
 
 impl InHand<'_> {
@@ -216,15 +235,23 @@ impl InHand<'_> {
         self.target.drop_at_or_below(from);
         self.target.drop_at_or_below(to);
         self.check_two_objects(to, mode)?;
+        let mut ends = [(from_parent.as_fd(), from_name), (to_parent.as_fd(), to_name)];
+        let lacking = lacking_end(self.foreseen(), mode);
+        if lacking == Some(0) {
+            ends.reverse();
+        }
+        let [source, target] = ends;
         if !self.renamed_before(paths, mode)? {
-            rename_at((from_parent.as_fd(), from_name), (to_parent.as_fd(), to_name), mode).map_err(at(
-                Step::Names,
-                "rename",
-                if mode == RenameMode::NoReplace { to } else { from },
-            ))?;
+            let mode = if lacking.is_some() { RenameMode::NoReplace } else { mode };
+            let named = if mode == RenameMode::NoReplace { to } else { from };
+            rename_at(source, target, mode).map_err(at(Step::Names, "rename", named))?;
         }
         self.touch(&from_parent, from, mtimes[0])?;
-        self.touch(&to_parent, to, mtimes[1])
+        self.touch(&to_parent, to, mtimes[1])?;
+        match lacking {
+            Some(end) => Err(Failure::diverged("exchange", paths[end], Errno::NOENT)),
+            None => Ok(()),
+        }
     }
 
     /// rename(2) between two names of one object does nothing and says so to nobody; on the master they were two.
@@ -244,7 +271,8 @@ impl InHand<'_> {
         let [from_before, to_before] = self.foreseen();
         let now = [inode_at(self.target, from)?, inode_at(self.target, to)?];
         let after = if mode == RenameMode::Exchange { [to_before, from_before] } else { [0, from_before] };
-        if from_before != 0 && now == after {
+        let moves = from_before != 0 || lacking_end(self.foreseen(), mode).is_some();
+        if moves && now == after {
             return Ok(true);
         }
         if now == [from_before, to_before] {
@@ -274,6 +302,17 @@ fn acls<'b>(new: &NewObject, bulk: &'b [u8]) -> Result<(&'b [u8], &'b [u8]), Fai
     let (access, rest) = bulk.split_at_checked(new.access_acl_bytes as usize).ok_or_else(short)?;
     let default = rest.get(..new.default_acl_bytes as usize).ok_or_else(short)?;
     Ok((access, default))
+}
+
+/// Which of the two names of an exchange, 0 or 1, stands for nothing while the other stands for something. That is a
+/// divergence; but what stands at the other name is moved, so that what the master has there is not sent again.
+fn lacking_end(foreseen: Foreseen, mode: RenameMode) -> Option<usize> {
+    match (mode, foreseen) {
+        (_, [0, 0]) => None,
+        (RenameMode::Exchange, [0, _]) => Some(0),
+        (RenameMode::Exchange, [_, 0]) => Some(1),
+        _ => None,
+    }
 }
 
 type Place<'a> = (BorrowedFd<'a>, &'a [u8]);

@@ -260,9 +260,15 @@ impl Resync {
     }
 
     /// Has to be told each op that the replica contradicts, with what it should have removed; it is not tried again.
-    pub fn contradicted(&mut self, op: &Op, stood: Option<Stood>) -> Contradiction {
+    /// `lacks_at`: where alone something is missing now, if all else of the op was done.
+    pub fn contradicted(
+        &mut self,
+        op: &Op,
+        stood: Option<Stood>,
+        lacks_at: Option<&TreePath>,
+    ) -> Contradiction {
         self.noted.names_changed();
-        self.bounded(|frontier| frontier.contradicted(op, stood))
+        self.bounded(|frontier| frontier.contradicted(op, stood, lacks_at))
     }
 
     /// The connection was lost: what was not answered is asked again.

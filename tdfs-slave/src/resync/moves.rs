@@ -68,8 +68,13 @@ impl Frontier {
     }
 
     /// Follows an op that the replica contradicted, and wants what it named (rules 5 and 6).
-    /// `stood` as for [`Frontier::follow`]: it stands still.
-    pub fn contradicted(&mut self, op: &Op, stood: Option<Stood>) -> Contradiction {
+    /// `stood` as for [`Frontier::follow`]: it stands still. `lacks_at` as for [`super::Resync::contradicted`].
+    pub fn contradicted(
+        &mut self,
+        op: &Op,
+        stood: Option<Stood>,
+        lacks_at: Option<&TreePath>,
+    ) -> Contradiction {
         let mut paths: Vec<TreePath> = op.paths().into_iter().cloned().collect();
         paths.retain(|path| self.place(path).checked);
         // With something unfinished among what it names, it had to be expected.
@@ -79,6 +84,7 @@ impl Frontier {
             || paths.iter().any(|path| self.is_unfinished(path))
             || (is_data && paths.iter().any(in_doubt));
         if let Op::Namespace(NamespaceOp::Rename { from, to, .. }) = op
+            && lacks_at.is_none()
             && [from, to].iter().any(|path| self.place(path).node.is_some())
         {
             // The marks move, but what was touched in the replica stays where it is.
@@ -95,6 +101,8 @@ impl Frontier {
                 continue;
             }
             match op {
+                // What stood at the other name was moved here with its marks.
+                _ if lacks_at.is_some_and(|lacks_at| lacks_at != path) => {}
                 Op::Namespace(op) if is_gone(op, path) => {
                     // What it was is elsewhere or nowhere; only what stands here has to go.
                     let id = self.ensure(path);
@@ -106,6 +114,7 @@ impl Frontier {
             if let Some(parent) = path.parent().map(|parent| self.ensure(&parent)) {
                 match (expected, op) {
                     (false, _) => self.need_names(parent),
+                    (true, _) if lacks_at.is_some() => self.prune(parent),
                     (true, Op::Namespace(_)) => self.need_meta(parent),
                     (true, _) => self.prune(parent),
                 }

@@ -112,6 +112,27 @@ fn a_copy_of_more_than_the_source_has_is_a_divergence() {
     assert!(matches!(failure, Failure::Divergence(_)), "{failure}");
 }
 
+/// The other one is moved all the same, once, also where that was done before a kill.
+#[test]
+fn an_exchange_that_lacks_one_object_is_a_divergence() {
+    for lacking in ["a", "d/b"] {
+        let mut tree = Tree::new();
+        tree.done(mkdir("d"), b"");
+        tree.done(create("a"), b"");
+        if lacking == "a" {
+            tree.done(rename("a", "d/b", RenameMode::NoReplace), b"");
+        }
+        let op = rename("a", "d/b", RenameMode::Exchange);
+        let foreseen = foresee(&mut tree.target, &op).unwrap();
+        for pass in [Pass::First(foreseen), Pass::Redo(foreseen)] {
+            let failure = tree.pass(&op, b"", pass).unwrap_err();
+            assert!(matches!(failure, Failure::Divergence(_)), "{failure}");
+            assert!(tree.path(lacking).exists(), "{lacking}, {pass:?}");
+        }
+        assert_eq!(tree.picture().len(), 3);
+    }
+}
+
 /// copy_file_range(2) refuses it, so no master tells of it; done twice after a kill it would do harm.
 #[test]
 fn a_copy_over_its_own_source_is_a_divergence() {

@@ -2,7 +2,7 @@
 //! again because something else changed.
 
 use super::rules::{compared, ends_equal, recorded, twins};
-use super::story::{create, link, p, times, unlink, write};
+use super::story::{create, exchange, link, mkdir, p, times, unlink, write};
 use super::world::World;
 
 /// So many files with two names each, all in the root.
@@ -81,4 +81,17 @@ fn a_resync_ends_though_names_come_and_go_all_the_time() {
         world.deliver_all();
     }
     panic!("no end: {} answers, {:?}", world.answered, world.resync.progress());
+}
+
+/// "Equal content is not sent": also not of what the master exchanges with something that the replica lacks.
+#[test]
+fn what_is_exchanged_with_what_the_replica_lacks_is_not_sent() {
+    for (a, b) in [("d", "e"), ("e", "d")] {
+        let mut world = twins(&["d/", "d/a", "d/b"]);
+        world.master.apply(&mkdir("e"), &[]).unwrap();
+        recorded(&mut world, exchange(a, b), &[]);
+        assert!(world.replica.get(&p("e/a")).is_ok());
+        let progress = ends_equal(world).resync.progress();
+        assert_eq!(progress.bytes_received, 0, "{progress:?}");
+    }
 }

@@ -251,7 +251,7 @@ fn contradicted_record_is_healed_by_its_paths() {
         links: 0,
     });
     let mut resync = Resync::paths(Vec::new());
-    assert_eq!(resync.contradicted(&op, None), Contradiction::Divergence);
+    assert_eq!(resync.contradicted(&op, None, None), Contradiction::Divergence);
     assert!(!resync.done());
     pair.run(&mut resync);
     pair.assert_equal();

@@ -190,6 +190,25 @@ impl Tree {
         }
     }
 
+    /// Does an op as replay does it: of an exchange that lacks one of its two objects, the other is moved all the same.
+    /// The error is where that one is missing now.
+    pub fn replay(&mut self, op: &Op, bulk: &[u8]) -> Result<(), Option<TreePath>> {
+        let done = self.apply(op, bulk);
+        if let Op::Namespace(NamespaceOp::Rename {
+            from, to, mode, from_parent_mtime, to_parent_mtime, ..
+        }) = op
+            && (done.is_err(), *mode) == (true, RenameMode::Exchange)
+        {
+            let lacks_at = if self.get(from).is_ok() { from } else { to };
+            let has = if lacks_at == from { to } else { from };
+            self.rename(lacks_at, has, RenameMode::NoReplace).map_err(|_| None)?;
+            self.touch_dir(from, *from_parent_mtime);
+            self.touch_dir(to, *to_parent_mtime);
+            return Err(Some(lacks_at.clone()));
+        }
+        done.map_err(|_| None)
+    }
+
     fn apply_names(&mut self, op: &NamespaceOp) -> Done {
         let mut make = |new: &NewObject, kind: Kind| {
             self.add(&new.path, Inode::new(kind, new.mode, new.mtime))?;

@@ -22,7 +22,7 @@ fn directories_that_are_missing_come_before_what_is_in_them() {
     }
     world.replica.apply(&rename("a", "elsewhere"), &[]).unwrap();
     // The names in `a` are needed first, and so are asked last: the newest need comes first.
-    world.resync.contradicted(&create("a/x"), None);
+    world.resync.contradicted(&create("a/x"), None, None);
     files.iter().for_each(|file| world.resync.want_found(&p(file), Difference::Content));
     world.resync.miss(&p("a/b"), Extent::Itself);
     world.finish();

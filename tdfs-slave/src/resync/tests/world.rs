@@ -377,18 +377,18 @@ impl World {
                 .map_or(Stood::default(), |here| Stood { ino: here.ino, links: here.links })
         };
         let stood = removed_by(op).map(stands);
-        if self.replica.apply(op, bulk).is_ok() {
+        let Err(lacks_at) = self.replica.replay(op, bulk) else {
             self.say(|| format!("replayed: {op:?}"));
             self.resync.applied(op, stood);
             self.look.iter_mut().for_each(|look| look.applied(op, stood));
-        } else {
-            let meant = self.resync.contradicted(op, stood);
-            if let Some(look) = &mut self.look {
-                look.contradicted(op, stood);
-            }
-            self.say(|| format!("contradicted: {op:?}: {meant:?}"));
-            self.divergences += u64::from(meant == Contradiction::Divergence);
+            return;
+        };
+        let meant = self.resync.contradicted(op, stood, lacks_at.as_ref());
+        if let Some(look) = &mut self.look {
+            look.contradicted(op, stood, lacks_at.as_ref());
         }
+        self.say(|| format!("contradicted: {op:?}: {meant:?}"));
+        self.divergences += u64::from(meant == Contradiction::Divergence);
     }
 
     /// The connection is lost: wants and answers on their way are gone, records come again.

@@ -226,7 +226,7 @@ fn shut() -> Vec<Case> {
 
 /// What somebody did just so that a redo could take it for its own.
 pub(super) fn intrusions() -> Vec<Case> {
-    let all: [Intrusion; 15] = [
+    let all: [Intrusion; 17] = [
         ("intruder-create", 8, create("n"), |root| fs::write(root.join("n"), "").unwrap()),
         ("intruder-mkdir", 8, mkdir("n"), |root| fs::create_dir(root.join("n")).unwrap()),
         ("intruder-symlink", 8, symlink("n", "t"), |root| symlink_at("t", root.join("n")).unwrap()),
@@ -247,6 +247,12 @@ pub(super) fn intrusions() -> Vec<Case> {
         ("intruder-noreplace", 8, rename("b", "n", NoReplace), |root| fs::write(root.join("n"), "").unwrap()),
         ("intruder-same", 7, rename("b", "n", Replace), |root| {
             fs::hard_link(root.join("b"), root.join("n")).unwrap();
+        }),
+        ("intruder-exchange-from", 10, rename("b", "d", Exchange), |root| {
+            fs::remove_file(root.join("b")).unwrap();
+        }),
+        ("intruder-exchange-to", 10, rename("b", "d", Exchange), |root| {
+            fs::remove_dir_all(root.join("d")).unwrap();
         }),
         ("intruder-write", 7, write("b", 0), |root| fs::remove_file(root.join("b")).unwrap()),
         ("intruder-truncate", 7, truncate("b", 0), |root| {
