@@ -13,7 +13,8 @@ pub fn run(bytes: &[u8]) {
     assert_eq!(frame.payload(), bytes, "one reading");
     match &answer.found {
         Found::Gone => assert!(bulk.is_empty()),
-        Found::Listing { children, .. } => {
+        Found::Listing { children, last, .. } => {
+            assert!(*last || !children.is_empty(), "a part that says nothing");
             for child in children {
                 check_name(child.name.as_bytes()).expect("a name that is none");
                 child.meta.check().expect("checked");

@@ -7,7 +7,7 @@
 use crate::codec::{self, CodecError, MESSAGE_BYTES_MAX};
 use crate::object::{Child, Kind, Meta};
 use crate::op::{FILE_BYTES_MAX, sound};
-use crate::{Frame, Lsn, TreePath, frame::Codec, frame::FrameKind};
+use crate::{Frame, Lsn, Name, TreePath, frame::Codec, frame::FrameKind};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -30,8 +30,11 @@ pub struct Want {
 /// What a want asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wanted {
-    /// The names in a directory, and the directory's own meta.
-    Listing,
+    /// The names in a directory, in the order of their bytes, and the directory's own meta.
+    Listing {
+        /// The names behind this one, as many as fit an answer; None: from the first on.
+        after: Option<Name>,
+    },
     /// The meta, and of a regular file the content from `offset` on: at most [`BLOCKS_MAX`] blocks,
     /// and holes however long.
     Object {
@@ -70,13 +73,13 @@ pub struct Answer {
 pub enum Found {
     /// There is no such object (or it is no directory where a listing was asked for).
     Gone,
-    /// A directory. Large ones span several answers, which follow each other without a record in between.
+    /// A directory, or a part of a large one: records may come between the parts.
     Listing {
         /// The directory itself.
         meta: Meta,
-        /// Names, sorted, without repetition over all parts.
+        /// Names, sorted; none is missing between the one asked for and the last of these.
         children: Vec<Child>,
-        /// False while more parts follow.
+        /// True if there is no name behind these.
         last: bool,
     },
     /// An object with the asked stretch of its content in order.
@@ -140,7 +143,8 @@ impl Answer {
                 check_links(*links)?;
                 meta.check()
             }
-            Found::Listing { meta, children, .. } => {
+            Found::Listing { meta, children, last } => {
+                sound::check(*last || !children.is_empty(), "a part of a listing without a name")?;
                 let sorted = children.is_sorted_by(|a, b| a.name < b.name);
                 sound::check(sorted, "names that are not sorted, or come twice")?;
                 for child in children {
@@ -166,7 +170,7 @@ impl Want {
     /// What is wrong, in words.
     pub fn check(&self) -> Result<(), &'static str> {
         match &self.what {
-            Wanted::Listing => Ok(()),
+            Wanted::Listing { .. } => Ok(()),
             Wanted::Object { offset, hashes } => {
                 let fits = *offset <= FILE_BYTES_MAX && offset.is_multiple_of(BLOCK_BYTES);
                 sound::check(fits, "an offset where no block begins")?;

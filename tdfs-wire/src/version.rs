@@ -7,7 +7,8 @@
 /// * 1: the first.
 /// * 2: checks, orders, resyncs that go on after a lost connection; how far a resync is.
 /// * 3: a removed name tells what names its object has left; replicas in doubt after a crash.
-pub const PROTOCOL: u16 = 3;
+/// * 4: a directory is asked for part by part, so that records come between the parts of a large one.
+pub const PROTOCOL: u16 = 4;
 
 /// Versions of the log segments' layout, newest last:
 ///

@@ -14,12 +14,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use tdfs_host::object::{self, Listed};
 use tdfs_wire::answer::{Answer, BLOCK_BYTES, BLOCKS_MAX, Found, Stretch, Want, Wanted};
-use tdfs_wire::frame::{Codec, FRAME_BYTES_MAX, Frame};
+use tdfs_wire::frame::{Codec, FRAME_BYTES_MAX};
 use tdfs_wire::object::{Child, Kind, Meta};
 use tdfs_wire::{Name, TreePath};
 
-/// Children that one part of a listing holds are cut at about this many encoded bytes.
-const LISTING_PART_BYTES: usize = 256 * 1024;
+/// A part of a listing is cut at about this many encoded bytes: a few blocks of content, so that records do not wait long
+/// behind it. All names of the directory are read for each part.
+const LISTING_PART_BYTES: usize = 512 * 1024;
+
+/// A child takes at least so many bytes beside its name.
+const CHILD_BYTES: usize = 100;
 
 /// The children of a directory with more names than this are read before it is locked; so many take no longer
 /// than a block of content.
@@ -64,7 +68,7 @@ impl Answers {
 
     fn try_answer(&self, want: &Want, place: &dyn Fn(Placed)) -> Result<()> {
         match &want.what {
-            Wanted::Listing => self.answer_listing(want, place),
+            Wanted::Listing { after } => self.answer_listing(want, after.as_ref(), place),
             Wanted::Object { offset, hashes } => {
                 let tree = self.commit().order().shared();
                 let resolved = self.resolve(&tree, &want.path)?;
@@ -72,50 +76,46 @@ impl Answers {
                     Resolved::Nothing(_) => (Found::Gone, Vec::new()),
                     Resolved::Object(found) => self.object(found, *offset, hashes)?,
                 };
-                self.tell(want, vec![answer], place)
+                self.tell(want, answer, place)
             }
         }
     }
 
-    /// The children of a large directory are read without a lock, and then its names once more with it: to
-    /// read 100,000 takes a third of a second, and nobody could change anything there, or rename a
-    /// directory anywhere, for so long.
-    fn answer_listing(&self, want: &Want, place: &dyn Fn(Placed)) -> Result<()> {
+    /// The children of a large part are read without a lock, and then its names once more with it: nobody can change
+    /// anything there, or rename a directory anywhere, while it is held.
+    fn answer_listing(&self, want: &Want, after: Option<&Name>, place: &dyn Fn(Placed)) -> Result<()> {
         let mut hints = None;
         loop {
             let tree = self.commit().order().shared();
             let resolved = self.resolve(&tree, &want.path)?;
-            let answers = match &resolved {
+            let found = match &resolved {
                 Resolved::Object(dir) if object::file_type(&dir.stat) == libc::S_IFDIR => {
-                    let names = object::list(dir.fd.as_fd())?;
-                    if names.len() > CHILDREN_LOCKED_MAX && hints.is_none() {
+                    let part = Part::of(object::list(dir.fd.as_fd())?, after);
+                    if part.names.len() > CHILDREN_LOCKED_MAX && hints.is_none() {
                         let (fd, stat) = (rustix::io::fcntl_dupfd_cloexec(&dir.fd, 0)?, dir.stat);
                         drop(resolved);
                         drop(tree);
-                        hints = Some(self::hints(fd.as_fd(), &stat, names));
+                        hints = Some(self::hints(fd.as_fd(), &stat, part.names));
                         continue;
                     }
-                    listing(dir, names, hints.unwrap_or_default())?
+                    listing(dir, part, hints.unwrap_or_default())?
                 }
-                Resolved::Object(_) | Resolved::Nothing(_) => vec![(Found::Gone, Vec::new())],
+                Resolved::Object(_) | Resolved::Nothing(_) => Found::Gone,
             };
-            return self.tell(want, answers, place);
+            return self.tell(want, (found, Vec::new()), place);
         }
     }
 
     /// Hands over what was found; the locks below which it was found are held.
-    fn tell(&self, want: &Want, answers: Vec<(Found, Vec<u8>)>, place: &dyn Fn(Placed)) -> Result<()> {
+    fn tell(&self, want: &Want, (found, bulk): (Found, Vec<u8>), place: &dyn Fn(Placed)) -> Result<()> {
         let as_of = self.commit().log().head();
-        let content_bytes = answers.iter().map(|(found, _)| content_bytes(found)).sum();
-        let frames = answers.into_iter().map(|(found, bulk)| {
-            let answer = Answer { id: want.id, path: want.path.clone(), found };
-            answer.frame(as_of, &bulk, self.codec).map_err(|e| {
-                tracing::error!("{} can't be told to a slave: {e}", want.path);
-                Errno::TOOBIG
-            })
-        });
-        let frames = frames.collect::<Result<Vec<Frame>>>()?;
-        place(Placed { as_of, frames, content_bytes });
+        let content_bytes = content_bytes(&found);
+        let answer = Answer { id: want.id, path: want.path.clone(), found };
+        let frame = answer.frame(as_of, &bulk, self.codec).map_err(|e| {
+            tracing::error!("{} can't be told to a slave: {e}", want.path);
+            Errno::TOOBIG
+        })?;
+        place(Placed { as_of, frame, content_bytes });
         Ok(())
     }
 
@@ -196,13 +196,34 @@ impl Answerer for Answers {
     }
 }
 
-/// A directory in parts; all of it is read before any is sent.
-fn listing(dir: &Locked<'_>, mut names: Vec<Listed>, mut hints: Hints) -> Result<Vec<(Found, Vec<u8>)>> {
+/// Names of a directory that may fit one answer.
+struct Part {
+    /// Sorted.
+    names: Vec<Listed>,
+    /// There are names behind these.
+    more: bool,
+}
+
+impl Part {
+    /// The first of `names` behind `after`.
+    fn of(mut names: Vec<Listed>, after: Option<&Name>) -> Part {
+        names.retain(|listed| after.is_none_or(|after| listed.name[..] > *after.as_bytes()));
+        let fit = LISTING_PART_BYTES / CHILD_BYTES;
+        let more = names.len() > fit;
+        if more {
+            names.select_nth_unstable_by(fit, |a, b| a.name.cmp(&b.name));
+            names.truncate(fit);
+        }
+        names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Part { names, more }
+    }
+}
+
+/// A directory with the part of its names that fits an answer.
+fn listing(dir: &Locked<'_>, part: Part, mut hints: Hints) -> Result<Found> {
     let meta = object::meta(dir.fd.as_fd(), &dir.stat)?;
-    names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    let mut parts = vec![Vec::new()];
-    let mut bytes = 0;
-    for listed in names {
+    let (mut children, mut bytes, mut last) = (Vec::new(), 0, !part.more);
+    for listed in part.names {
         let child = match hints.remove(&listed.name).filter(|hint| is_of(hint, &listed)) {
             Some(hint) => hint,
             None => match child(dir.fd.as_fd(), &dir.stat, listed.name)? {
@@ -212,19 +233,13 @@ fn listing(dir: &Locked<'_>, mut names: Vec<Listed>, mut hints: Hints) -> Result
         };
         let child_bytes = encoded_bytes(&child);
         if bytes + child_bytes > LISTING_PART_BYTES && bytes > 0 {
-            parts.push(Vec::new());
-            bytes = 0;
+            last = false;
+            break;
         }
         bytes += child_bytes;
-        if let Some(part) = parts.last_mut() {
-            part.push(child);
-        }
+        children.push(child);
     }
-    let last = parts.len() - 1;
-    let part = |(number, children)| {
-        (Found::Listing { meta: meta.clone(), children, last: number == last }, Vec::new())
-    };
-    Ok(parts.into_iter().enumerate().map(part).collect())
+    Ok(Found::Listing { meta, children, last })
 }
 
 /// Reads children without a lock, for [`listing`] to use where they are still the same objects.
@@ -371,7 +386,7 @@ fn encoded_bytes(child: &Child) -> usize {
         Kind::Symlink(target) => target.len(),
         _ => 0,
     };
-    child.name.as_bytes().len() + target + xattr_bytes(&child.meta) + 100
+    child.name.as_bytes().len() + target + xattr_bytes(&child.meta) + CHILD_BYTES
 }
 
 /// How many blocks fit into an answer beside the object's meta. E2BIG where not even one does.

@@ -3,13 +3,13 @@
 use crate::values::{epoch, id, path, position};
 use crate::{files, variants};
 use std::fmt::Debug;
-use tdfs_wire::Lsn;
 use tdfs_wire::answer::{Want, Wanted};
 use tdfs_wire::message::{
     Ack, Begin, Branch, Check, Difference, Finding, Heartbeat, Hello, Lost, MasterMessage, Message, Order,
     Phase, Plan, Report, ResyncProgress, SlaveMessage, Standing, Verified, Welcome,
 };
 use tdfs_wire::trail::Extent;
+use tdfs_wire::{Lsn, Name};
 
 fn begin(plan: Plan) -> MasterMessage {
     MasterMessage::Begin(Begin { epoch: epoch(), after: Lsn::new(78), plan, check: plan == Plan::Stream })
@@ -99,7 +99,11 @@ fn slave() -> Vec<(&'static str, SlaveMessage)> {
         ("slave/finding-attributes", difference(Difference::Attributes)),
         ("slave/finding-links", difference(Difference::Links)),
         ("slave/finding-ended", SlaveMessage::Finding(Finding::Ended(ended))),
-        ("slave/want-listing", want(Wanted::Listing)),
+        ("slave/want-listing", want(Wanted::Listing { after: None })),
+        (
+            "slave/want-listing-after",
+            want(Wanted::Listing { after: Some(Name::new(*b"b").expect("a name")) }),
+        ),
         ("slave/want-object", want(Wanted::Object { offset: 1 << 17, hashes: vec![[0xaa; 32], [0xbb; 32]] })),
         ("slave/refuse", SlaveMessage::Refuse("busy".into())),
         ("slave/bye", SlaveMessage::Bye("stopped".into())),

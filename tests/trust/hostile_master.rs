@@ -161,7 +161,7 @@ impl Master {
     /// Answers the first want by a directory that holds nothing: then an empty replica is equal.
     fn make_equal(&mut self, children: Vec<Child>) {
         let want = self.want().unwrap();
-        assert_eq!(want.what, Wanted::Listing);
+        assert_eq!(want.what, Wanted::Listing { after: None });
         self.answer(want.id, &want.path, listing(children, true), &[]).unwrap();
     }
 

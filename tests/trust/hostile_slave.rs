@@ -137,7 +137,7 @@ fn no_want_leaves_the_tree() {
     let paths =
         ["link/secret", "link/dir", "link/dir/inner/f", "up/outside/secret", "up/a", "no/such", "fifo/x"];
     for (id, path) in (1..).zip(paths) {
-        for what in [Wanted::Listing, content()] {
+        for what in [Wanted::Listing { after: None }, content()] {
             peer.send(&want(id, path, what)).unwrap();
             assert_eq!(
                 answer(&mut peer),
@@ -217,7 +217,8 @@ fn who_does_not_read_holds_up_nobody() {
     }
     let (mut peer, _) = prey.begun();
     for id in 0..64 {
-        let (path, what) = if id % 2 == 0 { ("", Wanted::Listing) } else { ("large", content()) };
+        let (path, what) =
+            if id % 2 == 0 { ("", Wanted::Listing { after: None }) } else { ("large", content()) };
         peer.send(&want(id, path, what)).unwrap();
     }
     for _ in 0..5 {

@@ -69,8 +69,7 @@ impl Shell {
             }
             8 => {
                 let (connection, want) = self.asked.pop_front()?;
-                let parts = 1 + usize::from(script.byte() % 3);
-                Input::Answered { connection, as_of: self.head, frames: gone(&want, self.head, parts) }
+                Input::Answered { connection, as_of: self.head, frame: gone(&want, self.head) }
             }
             9 if self.connected && !self.permit && self.due.is_none() => {
                 self.permit = true;
@@ -146,8 +145,7 @@ impl Shell {
     }
 }
 
-fn gone(want: &Want, as_of: Lsn, parts: usize) -> Vec<Arc<Frame>> {
+fn gone(want: &Want, as_of: Lsn) -> Arc<Frame> {
     let answer = Answer { id: want.id, path: want.path.clone(), found: Found::Gone };
-    let frame = Arc::new(answer.frame(as_of, &[], Codec::Stored).expect("a small answer"));
-    vec![frame; parts]
+    Arc::new(answer.frame(as_of, &[], Codec::Stored).expect("a small answer"))
 }

@@ -86,7 +86,11 @@ impl Shell {
                 stalled: Some("\u{7}".repeat(script.u16().into())),
                 ..Report::default()
             }),
-            10 => Input::Want(Want { id: script.u64(), path: TreePath::root(), what: Wanted::Listing }),
+            10 => Input::Want(Want {
+                id: script.u64(),
+                path: TreePath::root(),
+                what: Wanted::Listing { after: None },
+            }),
             11 => {
                 let path = TreePath::root();
                 Input::Found(Finding::Difference { verify: 1, path, what: Difference::Extra })

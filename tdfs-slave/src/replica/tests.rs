@@ -104,7 +104,7 @@ impl Scene {
         };
         let (stat, meta) = describe(fd.as_fd());
         let (found, bulk) = match &want.what {
-            Wanted::Listing => {
+            Wanted::Listing { .. } => {
                 (Found::Listing { meta, children: children(fd.as_fd()), last: true }, Vec::new())
             }
             Wanted::Object { offset, .. } => {

@@ -2,13 +2,16 @@
 //!
 //! A trie by path components that holds only what is unfinished: a name that is absent below a checked
 //! directory is checked with all that is below it, and a name that is absent below an unchecked one is
-//! unchecked and untouched. Used by `resync`, followed through records by `moves`. Pure.
+//! unchecked and untouched. A large directory is checked name by name, in the order of their bytes: below a listing that
+//! goes on, `listed` says how far. Used by `resync`, followed through records by `moves`. Pure.
 //!
 //! Invariants: only a node without unchecked ancestors has a need or was asked for; the root always stands.
 
+mod needs;
+
 use super::groups::{GroupId, Groups};
 use std::collections::BTreeMap;
-use tdfs_wire::TreePath;
+use tdfs_wire::{Name, TreePath};
 
 /// Most touched names that are remembered; beyond that every file counts as touched.
 pub const TOUCHED_MAX: usize = 1 << 18;
@@ -70,6 +73,15 @@ pub enum Need {
     Object(Fill),
 }
 
+/// How far the listing of a directory is.
+#[derive(Clone, Debug)]
+struct Listed {
+    /// The names up to this one, in the order of bytes, are as on the master.
+    up_to: Name,
+    /// Something happened to them that could not be followed: they are compared once more when the rest is.
+    again: bool,
+}
+
 /// A path as the trie sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
@@ -91,6 +103,8 @@ pub struct Node {
     pub mark: Mark,
     /// What has to be asked.
     need: Option<Need>,
+    /// Of a directory that is being listed: how far.
+    listed: Option<Listed>,
     /// The id of the want that was sent.
     asked: Option<u64>,
     /// The group of names that it is in.
@@ -229,8 +243,8 @@ impl Frontier {
             let Some(node) = place.node.and_then(|id| self.get(id)) else {
                 return Place { relisting: false, node: None, ..place };
             };
-            place.checked &= node.mark == Mark::Checked;
-            place.relisting = node.need == Some(Need::Listing);
+            place.checked &= node.is_checked_for(name);
+            place.relisting = node.is_to_list(name);
             place.node = node.children.get(name).copied();
         }
         place
@@ -246,10 +260,8 @@ impl Frontier {
         if let Some(id) = self.child(dir, name) {
             return id;
         }
-        let mark = match self.mark(dir) {
-            Mark::Checked => Mark::Checked,
-            Mark::Unchecked(_) => Mark::Unchecked(Touch::No),
-        };
+        let checked = self.get(dir).is_none_or(|dir| dir.is_checked_for(name));
+        let mark = if checked { Mark::Checked } else { Mark::Unchecked(Touch::No) };
         let node = Node::new(Some(dir), name.into(), mark);
         let id = match self.free.pop() {
             Some(slot) => NodeId { slot, turn: self.slots[slot as usize].0 },
@@ -264,67 +276,6 @@ impl Frontier {
             dir.children.insert(name.into(), id);
         }
         id
-    }
-
-    /// Sets what has to be asked; whatever was asked before is not waited for any more.
-    pub fn set_need(&mut self, id: NodeId, need: Option<Need>) {
-        let Some(node) = self.get_mut(id) else { return };
-        let (before, asked) = (std::mem::replace(&mut node.need, need), node.asked.take());
-        let queue = need.is_some() && !node.queued;
-        node.queued |= queue;
-        if let Some(asked) = asked {
-            self.asked.remove(&asked);
-        }
-        if queue {
-            self.queue.push(id);
-        }
-        let count = |need: Option<Need>| match need {
-            Some(Need::Object(fill)) => (1, fill.bytes_left),
-            Some(_) => (1, 0),
-            None => (0, 0),
-        };
-        let ((was, was_bytes), (is, is_bytes)) = (count(before), count(need));
-        self.needs = self.needs + is - was;
-        self.bytes_left = self.bytes_left.saturating_add(is_bytes).saturating_sub(was_bytes);
-    }
-
-    /// The object is compared wholly: what it is, meta and content. What is already under way goes on.
-    pub fn need_object(&mut self, id: NodeId) {
-        let fill = Fill { offset: 0, again: false, lost_at: self.groups.lost(), bytes_left: 0 };
-        match self.need(id) {
-            Some(Need::Object(fill)) => self.compare_again(id, fill),
-            Some(Need::Listing) if self.mark(id) != Mark::Checked => {}
-            Some(Need::Listing | Need::Meta) | None if id == self.root => {
-                self.strip(id);
-                self.set_need(id, Some(Need::Listing));
-            }
-            Some(Need::Listing | Need::Meta) | None => {
-                self.strip(id);
-                self.set_need(id, Some(Need::Object(fill)));
-            }
-        }
-    }
-
-    /// The names in a checked directory are compared once more.
-    pub fn need_names(&mut self, id: NodeId) {
-        if matches!(self.need(id), None | Some(Need::Meta)) {
-            self.set_need(id, Some(Need::Listing));
-        }
-    }
-
-    /// The own meta of a checked directory is compared once more.
-    pub fn need_meta(&mut self, id: NodeId) {
-        if self.need(id).is_none() {
-            self.set_need(id, Some(Need::Meta));
-        }
-    }
-
-    /// Something that could not be followed happened to the content of an object while it is compared.
-    pub fn compare_again(&mut self, id: NodeId, fill: Fill) {
-        let again = self.get(id).is_some_and(|node| fill.offset > 0 || node.asked.is_some());
-        if let Some(Node { need: Some(Need::Object(fill)), .. }) = self.get_mut(id) {
-            fill.again |= again;
-        }
     }
 
     /// Nothing has to be asked any more: the object is as on the master.
@@ -399,62 +350,6 @@ impl Frontier {
         self.set_mark(id, Mark::Unchecked(touch));
     }
 
-    /// The node is asked about before all others. It may stand in the queue twice then: [`Frontier::next`] passes over
-    /// what was asked.
-    pub fn raise(&mut self, id: NodeId) {
-        self.queue.push(id);
-    }
-
-    /// The next node to ask about; [`Frontier::ask`] has to follow.
-    pub fn next(&mut self) -> Option<NodeId> {
-        while let Some(id) = self.queue.pop() {
-            let Some(node) = self.get_mut(id) else { continue };
-            node.queued = false;
-            if node.need.is_some() && node.asked.is_none() {
-                return Some(id);
-            }
-        }
-        None
-    }
-
-    /// The want `want` was sent for the node.
-    pub fn ask(&mut self, id: NodeId, want: u64) {
-        if let Some(node) = self.get_mut(id) {
-            node.asked = Some(want);
-            self.asked.insert(want, id);
-        }
-    }
-
-    /// How many listings are asked for and not answered.
-    pub fn listings_asked(&self) -> usize {
-        self.asked.values().filter(|&&id| self.need(id) == Some(Need::Listing)).count()
-    }
-
-    /// The node that the want `want` is about, if it is still wanted there.
-    pub fn asked_for(&self, want: u64) -> Option<NodeId> {
-        self.asked.get(&want).copied()
-    }
-
-    /// The want of the node counts as never sent.
-    pub fn requeue(&mut self, id: NodeId) {
-        self.set_need(id, self.need(id));
-    }
-
-    /// All wants count as never sent.
-    pub fn requeue_all(&mut self) {
-        let asked: Vec<NodeId> = self.asked.values().copied().collect();
-        asked.into_iter().for_each(|id| self.requeue(id));
-    }
-
-    fn requeue_below(&mut self, top: NodeId) {
-        let below = |id: &NodeId| {
-            std::iter::successors(Some(*id), |id| self.get(*id).and_then(|node| node.parent))
-                .any(|id| id == top)
-        };
-        let asked: Vec<NodeId> = self.asked.values().copied().filter(below).collect();
-        asked.into_iter().for_each(|id| self.requeue(id));
-    }
-
     /// Takes the node out of the trie with all that is below it. [`Frontier::attach`] has to follow.
     pub fn detach(&mut self, id: NodeId) {
         self.requeue_below(id);
@@ -518,9 +413,10 @@ impl Frontier {
         while let Some(node) = self.get(at) {
             let above = node.parent.and_then(|parent| self.get(parent));
             let Some((parent, above)) = node.parent.zip(above) else { return };
+            let is_checked = above.is_checked_for(&node.name);
             let says_nothing = match node.mark {
-                Mark::Checked => above.mark == Mark::Checked,
-                Mark::Unchecked(touch) => touch == Touch::No && above.mark != Mark::Checked,
+                Mark::Checked => is_checked,
+                Mark::Unchecked(touch) => touch == Touch::No && !is_checked,
             };
             let is_needed = node.missed || node.need.is_some() || node.group.is_some();
             if !says_nothing || is_needed || !node.children.is_empty() {
@@ -560,10 +456,23 @@ impl Node {
             children,
             mark,
             need: None,
+            listed: None,
             asked: None,
             group: None,
             queued: false,
             missed: false,
         }
+    }
+
+    /// True if a name in this directory is checked that says nothing else itself.
+    fn is_checked_for(&self, name: &[u8]) -> bool {
+        self.mark == Mark::Checked
+            || self.listed.as_ref().is_some_and(|listed| *name <= *listed.up_to.as_bytes())
+    }
+
+    /// True if a listing is to come that tells of `name`.
+    fn is_to_list(&self, name: &[u8]) -> bool {
+        let is_behind = |listed: &Listed| listed.again || *name > *listed.up_to.as_bytes();
+        self.need == Some(Need::Listing) && self.listed.as_ref().is_none_or(is_behind)
     }
 }

@@ -1,17 +1,17 @@
-//! Makes a directory of the replica hold exactly the names that a listing tells, each of the right kind and
-//! with the right sharing of inodes.
+//! Makes a directory of the replica hold exactly the names that a listing, or a part of it, tells, each of the right
+//! kind and with the right sharing of inodes.
 //!
-//! Called by `resync` when a listing is whole. I/O comes first and can be done again after a stall; what it
+//! Called by `resync` for each part of a listing. I/O comes first and can be done again after a stall; what it
 //! means for the frontier is entered at the end, at once.
 
+use super::Resync;
 use super::frontier::{Fill, Mark, Need, NodeId, Touch};
 use super::groups::GroupId;
 use super::stock::{Standing, Stock};
-use super::{Parts, Resync};
 use crate::replay::Failure;
 use std::collections::{HashMap, HashSet};
-use tdfs_wire::TreePath;
 use tdfs_wire::object::{Child, Kind, Meta};
+use tdfs_wire::{Name, TreePath};
 
 /// How a name came to stand as it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,18 +50,35 @@ enum Decision {
     Fill { anew: bool, bytes: u64 },
 }
 
+/// A part of a listing.
+#[derive(Clone, Copy)]
+pub(super) struct FoundNames<'a> {
+    /// The directory.
+    pub meta: &'a Meta,
+    pub children: &'a [Child],
+    pub last: bool,
+}
+
+impl FoundNames<'_> {
+    /// The last name that it tells anything of; None: it does of all names that there can be.
+    fn up_to(&self) -> Option<&Name> {
+        self.children.last().map(|child| &child.name).filter(|_| !self.last)
+    }
+}
+
 impl Resync {
-    /// Makes the directory equal to a whole listing; from then on it is checked.
+    /// Makes the directory equal to a part of its listing; after the last one it is checked.
     pub(super) fn make_directory_equal<S: Stock>(
         &mut self,
         stock: &mut S,
         dir: NodeId,
         path: &TreePath,
-        (meta, children): (&Meta, &[Child]),
+        found: FoundNames<'_>,
     ) -> Result<(), Failure> {
+        let FoundNames { meta, children, .. } = found;
         let relisted = self.frontier.mark(dir) == Mark::Checked;
         self.make_directory(stock, dir, path)?;
-        self.remove_extra(stock, dir, path, children)?;
+        self.remove_extra(stock, dir, path, found)?;
         let before = self.progress.differences;
         let mut decisions = Vec::with_capacity(children.len());
         for child in children {
@@ -74,18 +91,24 @@ impl Resync {
             }
         }
         self.filling = !self.looks && self.progress.differences > before;
-        self.progress.differences += u64::from(stock.dress(path, meta)?);
-        self.frontier.set_need(dir, None);
-        self.frontier.set_mark(dir, Mark::Checked);
-        self.progress.objects_done += 1;
+        match found.up_to() {
+            Some(up_to) => self.frontier.list_on(dir, up_to),
+            None => {
+                self.progress.differences += u64::from(stock.dress(path, meta)?);
+                self.frontier.end_listing(dir);
+                self.progress.objects_done += 1;
+            }
+        }
         // The last entered is asked first: files before directories, so that little is open at a time.
         let (dirs, others): (Vec<_>, Vec<_>) =
             decisions.into_iter().rev().partition(|(_, decision)| matches!(decision, Decision::Dive));
         for (name, decision) in dirs.into_iter().chain(others) {
             self.enter(dir, name, decision);
         }
-        self.frontier.set_missed(dir, false);
-        self.frontier.prune(dir);
+        if found.last {
+            self.frontier.set_missed(dir, false);
+            self.frontier.prune(dir);
+        }
         Ok(())
     }
 
@@ -114,11 +137,17 @@ impl Resync {
         stock: &mut S,
         dir: NodeId,
         path: &TreePath,
-        children: &[Child],
+        found: FoundNames<'_>,
     ) -> Result<(), Failure> {
-        let told: HashSet<&[u8]> = children.iter().map(|child| child.name.as_bytes()).collect();
+        let told: HashSet<&[u8]> = found.children.iter().map(|child| child.name.as_bytes()).collect();
+        let (after, up_to) = (self.frontier.listed(dir).cloned(), found.up_to());
+        let is_extra = |name: &[u8]| {
+            after.as_ref().is_none_or(|after| *name > *after.as_bytes())
+                && up_to.is_none_or(|up_to| *name <= *up_to.as_bytes())
+                && !told.contains(name)
+        };
         for name in stock.names(path)? {
-            if !told.contains(name.as_bytes())
+            if is_extra(name.as_bytes())
                 && let Ok(extra) = path.join(name.as_bytes())
             {
                 if self.frontier.is_missed(dir) {
@@ -129,7 +158,7 @@ impl Resync {
             }
         }
         for (name, id) in self.frontier.children(dir) {
-            if !told.contains(&*name) {
+            if is_extra(&name) {
                 self.frontier.forget(id);
             }
         }
@@ -412,10 +441,5 @@ impl Resync {
             }
         }
         Ok(names_left.values().all(|&left| left == 0))
-    }
-
-    /// A listing that was begun is not waited for any more.
-    pub(super) fn drop_parts(&mut self) {
-        self.parts = Parts::default();
     }
 }

@@ -25,13 +25,12 @@ pub use losses::{Stood, removed_by};
 
 use crate::replay::{Failure, Trouble};
 use frontier::{Fill, Frontier, Mark, Need, NodeId};
+use listing::FoundNames;
 use rustix::io::Errno;
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use stock::Stock;
 use tdfs_wire::answer::{Answer, Found, Want, Wanted};
 use tdfs_wire::message::Difference;
-use tdfs_wire::object::Child;
 use tdfs_wire::trail::Extent;
 use tdfs_wire::{Op, Time, TreePath};
 use watch::{Noted, Watch};
@@ -42,9 +41,6 @@ pub const WANTS_MAX: usize = 32;
 /// Most listings on their way while new objects are being filled: a file that is made stays open until it is
 /// filled, if not too many are made meanwhile.
 const LISTINGS_MAX: usize = 3;
-
-/// Most names in one directory: they are in memory at once.
-const LISTING_NAMES_MAX: usize = 1 << 24;
 
 /// A check that has found so many differences, and one in so many objects, is better a resync of the whole tree: that
 /// lists again what was looked at, and a look's content is of no use to it.
@@ -100,7 +96,6 @@ pub struct Resync {
     /// Wants that were sent and not answered: also those whose answers nobody waits for any more, for the
     /// master has them in hand.
     on_the_way: BTreeSet<u64>,
-    parts: Parts,
     distrust: Distrust,
     progress: Progress,
     accepted: settle::Accepted,
@@ -111,13 +106,6 @@ pub struct Resync {
     held: bool,
     /// The last listing made new objects: those are filled before many more are made.
     filling: bool,
-}
-
-/// The listing that is coming in parts; they follow each other.
-#[derive(Debug, Default)]
-struct Parts {
-    want: u64,
-    children: Vec<Child>,
 }
 
 /// Which files are compared by hashes whatever the quick check says.
@@ -146,7 +134,6 @@ impl Resync {
             began: None,
             want_last: 0,
             on_the_way: BTreeSet::new(),
-            parts: Parts::default(),
             distrust: Distrust::default(),
             progress: Progress::default(),
             accepted: settle::Accepted::default(),
@@ -230,7 +217,6 @@ impl Resync {
         let done = act(&mut self.frontier);
         if self.frontier.bound_strays(before) {
             tracing::info!("too many paths are to be compared: all of the replica is");
-            self.parts = Parts::default();
             self.progress.widened += 1;
         }
         done
@@ -273,7 +259,6 @@ impl Resync {
 
     /// The connection was lost: what was not answered is asked again.
     pub fn restart(&mut self) {
-        self.parts = Parts::default();
         self.on_the_way.clear();
         self.frontier.requeue_all();
     }
@@ -383,7 +368,7 @@ impl Resync {
             return Ok(None);
         };
         let what = match need {
-            Need::Listing => Wanted::Listing,
+            Need::Listing => Wanted::Listing { after: self.frontier.listed(node).cloned() },
             Need::Meta => Wanted::Object { offset: content::BEYOND, hashes: Vec::new() },
             Need::Object(fill) => {
                 let hashes = match stock.hashes(&path, fill.offset) {
@@ -400,9 +385,7 @@ impl Resync {
     }
 
     fn take_answer<S: Stock>(&mut self, stock: &mut S, answer: &Answer, bulk: &[u8]) -> Result<(), Failure> {
-        if !matches!(answer.found, Found::Listing { last: false, .. }) {
-            self.on_the_way.remove(&answer.id);
-        }
+        self.on_the_way.remove(&answer.id);
         let node = self.frontier.asked_for(answer.id);
         let need = node.and_then(|node| self.frontier.need(node));
         tracing::trace!("answer {} about {}: {}, for {need:?}", answer.id, answer.path, answer.found);
@@ -496,30 +479,14 @@ impl Resync {
                 Ok(())
             }
             (Found::Listing { meta, children, last }, Need::Listing) => {
-                if self.parts.want != answer.id {
-                    self.parts = Parts { want: answer.id, children: Vec::new() };
-                }
-                let before = self.parts.children.last().map(|child| &child.name);
-                if children.first().is_some_and(|child| before >= Some(&child.name)) {
-                    tracing::debug!("the parts of a listing of {} are not in order", answer.path);
+                let after = self.frontier.listed(node);
+                if children.first().is_some_and(|child| after >= Some(&child.name)) {
+                    tracing::debug!("a part of the listing of {} tells what was told before", answer.path);
                     self.frontier.requeue(node);
                     return Ok(());
                 }
-                if self.parts.children.len() + children.len() > LISTING_NAMES_MAX {
-                    let (doing, path) = ("take in the names of", answer.path.clone());
-                    return Err(Failure::Stall(Trouble { doing, path, errno: Errno::NOMEM }));
-                }
-                if !last {
-                    self.parts.children.extend_from_slice(children);
-                    return Ok(());
-                }
-                let all = match &self.parts.children[..] {
-                    [] => Cow::Borrowed(&children[..]),
-                    before => Cow::Owned([before, children].concat()),
-                };
-                self.make_directory_equal(stock, node, &answer.path, (meta, &all))?;
-                self.parts = Parts::default();
-                Ok(())
+                let found = FoundNames { meta, children, last: *last };
+                self.make_directory_equal(stock, node, &answer.path, found)
             }
             (Found::Object { meta, ino, links, stretches }, Need::Meta | Need::Object(_)) => {
                 let found = content::FoundObject { meta, ino: *ino, links: *links, stretches, bulk };

@@ -121,7 +121,6 @@ impl Resync {
         self.frontier.groups.take_unseen();
         self.frontier.set_mark(root, Mark::Unchecked(Touch::No));
         self.frontier.set_need(root, Some(Need::Listing));
-        self.drop_parts();
         self.progress.widened += 1;
     }
 }

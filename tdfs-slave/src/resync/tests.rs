@@ -7,6 +7,7 @@ mod disk;
 mod looks;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
 pub mod model;
+mod parts;
 mod paths;
 mod random;
 mod rules;

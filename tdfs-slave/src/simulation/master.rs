@@ -59,7 +59,7 @@ pub struct Outlet {
     pub link: Option<usize>,
     pub view: View,
     wants: VecDeque<(u64, Want)>,
-    inbox: VecDeque<(u64, Lsn, Vec<Arc<Frame>>)>,
+    inbox: VecDeque<(u64, Lsn, Arc<Frame>)>,
     later: Vec<(Instant, u64, Want)>,
     /// `slaves.json`.
     saved: Option<(Epoch, Known)>,
@@ -331,8 +331,8 @@ impl Master {
         let Some(log) = &self.log else { return };
         let (head, oldest) = (log.head(), log.oldest());
         let outlet = &mut self.outlets[slave];
-        for (connection, as_of, frames) in outlet.inbox.drain(..) {
-            outlet.session.handle(Input::Answered { connection, as_of, frames }, now);
+        for (connection, as_of, frame) in outlet.inbox.drain(..) {
+            outlet.session.handle(Input::Answered { connection, as_of, frame }, now);
         }
         let due = outlet.later.extract_if(.., |(at, _, _)| *at <= now).collect::<Vec<_>>();
         for (_, connection, want) in due {
@@ -508,12 +508,9 @@ impl Master {
             outlet.later.push((now + RETRY, connection, want));
             return true;
         }
-        let parts = tree::answers(&self.tree, &want, 1 + dice.below(6));
-        let frame = |(answer, bulk): (_, Vec<u8>)| {
-            let answer: tdfs_wire::answer::Answer = answer;
-            Arc::new(answer.frame(head, &bulk, Codec::Lzf).unwrap())
-        };
-        outlet.inbox.push_back((connection, head, parts.into_iter().map(frame).collect()));
+        let (answer, bulk) = tree::answer(&self.tree, &want, 1 + dice.below(6));
+        let frame = Arc::new(answer.frame(head, &bulk, Codec::Lzf).unwrap());
+        outlet.inbox.push_back((connection, head, frame));
         true
     }
 

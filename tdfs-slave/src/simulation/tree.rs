@@ -196,29 +196,27 @@ fn dress(at: &Path, meta: &Meta) {
     object::set_mtime(fd.as_fd(), meta.mtime).unwrap();
 }
 
-/// The master's answer to a want, as of now; its parts in order.
-pub fn answers(tree: &Tree, want: &Want, part: usize) -> Vec<(Answer, Vec<u8>)> {
-    let answer = |found| Answer { id: want.id, path: want.path.clone(), found };
-    let gone = || vec![(answer(Found::Gone), Vec::new())];
-    let Some(here) = tree.standing(&want.path) else { return gone() };
+/// The master's answer to a want, as of now; with at most `names` names of a directory.
+pub fn answer(tree: &Tree, want: &Want, names: usize) -> (Answer, Vec<u8>) {
+    let (found, bulk) = found(tree, want, names);
+    (Answer { id: want.id, path: want.path.clone(), found }, bulk)
+}
+
+fn found(tree: &Tree, want: &Want, names_max: usize) -> (Found, Vec<u8>) {
+    let Some(here) = tree.standing(&want.path) else { return (Found::Gone, Vec::new()) };
     let inode = tree.get(&want.path).unwrap();
     match &want.what {
-        Wanted::Listing if here.meta.kind != Kind::Directory => gone(),
-        Wanted::Listing => {
+        Wanted::Listing { .. } if here.meta.kind != Kind::Directory => (Found::Gone, Vec::new()),
+        Wanted::Listing { after } => {
             let child = |name: &Vec<u8>| {
                 let at = tree.standing(&want.path.join(name).unwrap()).unwrap();
                 Child { name: Name::new(&name[..]).unwrap(), ino: at.ino, links: at.links, meta: at.meta }
             };
-            let children: Vec<Child> = inode.children.keys().map(child).collect();
-            let mut parts: Vec<Vec<Child>> = children.chunks(part.max(1)).map(<[Child]>::to_vec).collect();
-            if parts.is_empty() {
-                parts.push(Vec::new());
-            }
-            let last = parts.len() - 1;
-            let tell = |(i, children)| {
-                (answer(Found::Listing { meta: here.meta.clone(), children, last: i == last }), Vec::new())
-            };
-            parts.into_iter().enumerate().map(tell).collect()
+            let is_behind = |name: &&Vec<u8>| after.as_ref().is_none_or(|after| name[..] > *after.as_bytes());
+            let names: Vec<&Vec<u8>> = inode.children.keys().filter(is_behind).collect();
+            let fit = names.len().min(names_max);
+            let children = names[..fit].iter().copied().map(child).collect();
+            (Found::Listing { meta: here.meta, children, last: fit == names.len() }, Vec::new())
         }
         Wanted::Object { offset, hashes } => {
             let rest = inode.data.get(usize::try_from(*offset).unwrap()..).unwrap_or_default();
@@ -229,10 +227,7 @@ pub fn answers(tree: &Tree, want: &Want, part: usize) -> Vec<(Answer, Vec<u8>)> 
                 stretches.push(Stretch::Data(u32::try_from(rest.len()).unwrap()));
                 bulk.extend_from_slice(rest);
             }
-            vec![(
-                answer(Found::Object { meta: here.meta, ino: here.ino, links: here.links, stretches }),
-                bulk,
-            )]
+            (Found::Object { meta: here.meta, ino: here.ino, links: here.links, stretches }, bulk)
         }
     }
 }

@@ -31,7 +31,7 @@ impl Random {
 enum Down {
     Message(MasterMessage),
     Records { first: Lsn, count: u32 },
-    Answer { as_of: Lsn, object: u64, version: Lsn, last: bool },
+    Answer { as_of: Lsn, object: u64, version: Lsn },
 }
 
 /// What the slave keeps when its connection goes.
@@ -58,7 +58,7 @@ struct World {
     master: master::Session,
     master_writes: bool,
     asks: VecDeque<(u64, Want)>,
-    placed: VecDeque<(u64, Lsn, Vec<Arc<Frame>>)>,
+    placed: VecDeque<(u64, Lsn, Arc<Frame>)>,
     slave: Option<slave::Session>,
     slave_writes: bool,
     replica: Replica,
@@ -67,7 +67,6 @@ struct World {
     cuts: u64,
     answers: u64,
     /// A part of the answer about this object came, and not all.
-    unfinished: Option<u64>,
     log_max: usize,
 }
 
@@ -96,7 +95,6 @@ impl World {
             up: VecDeque::new(),
             cuts: 0,
             answers: 0,
-            unfinished: None,
             log_max: usize::MAX,
         }
     }
@@ -139,8 +137,7 @@ impl World {
     fn write_answer(&mut self, frame: &Frame) {
         let FrameKind::Answer { as_of } = frame.kind() else { panic!("not an answer") };
         let number = |at: usize| u64::from_le_bytes(frame.payload()[at..at + 8].try_into().unwrap());
-        let last = frame.payload()[16] == 1;
-        self.write_down(Down::Answer { as_of, object: number(0), version: Lsn::new(number(8)), last });
+        self.write_down(Down::Answer { as_of, object: number(0), version: Lsn::new(number(8)) });
     }
 
     fn write_records(&mut self, after: Lsn, up_to: Lsn) {
@@ -170,7 +167,6 @@ impl World {
 
     fn disconnect(&mut self) {
         (self.master_writes, self.slave_writes, self.slave) = (false, false, None);
-        self.unfinished = None;
         self.down.clear();
         self.up.clear();
         self.replica.relay.clear();
@@ -212,14 +208,6 @@ impl World {
 
     fn receive_down(&mut self) {
         let (Some(frame), true) = (self.down.pop_front(), self.slave.is_some()) else { return };
-        let unfinished = self.unfinished.take();
-        if let Some(unfinished) = unfinished {
-            let fits = matches!(frame, Down::Answer { object, .. } if object == unfinished);
-            assert!(fits, "something between the parts of an answer");
-        }
-        if let Down::Answer { object, last: false, .. } = frame {
-            self.unfinished = Some(object);
-        }
         let input = match &frame {
             Down::Message(message) => return self.tell_slave(slave::Input::Received(message.clone())),
             Down::Records { first, count } => slave::Input::RecordsIn { first: *first, count: *count },
@@ -241,15 +229,13 @@ impl World {
                     self.replica.content.insert(self.log[usize::try_from(lsn.get()).unwrap() - 1], lsn);
                 }
             }
-            Some(Down::Answer { as_of, object, version, last }) => {
+            Some(Down::Answer { as_of, object, version }) => {
                 let applied = self.replica.applied;
                 assert!(as_of <= applied, "an answer as of {as_of} at {applied}");
                 assert_eq!(version, self.version(object, applied), "an answer in the wrong place");
                 self.replica.content.insert(object, version);
-                if last {
-                    self.answers += 1;
-                    self.replica.answered(object);
-                }
+                self.answers += 1;
+                self.replica.answered(object);
             }
             Some(Down::Message(_)) | None => {}
         }
@@ -263,22 +249,17 @@ impl World {
     fn answer(&mut self) {
         let Some((connection, want)) = self.asks.pop_front() else { return };
         let as_of = self.head();
-        let parts = 1 + self.random.below(3);
-        let frames = (0..parts).map(|part| {
-            let mut raw = want.id.to_le_bytes().to_vec();
-            raw.extend_from_slice(&self.version(want.id, as_of).get().to_le_bytes());
-            raw.push(u8::from(part + 1 == parts));
-            Arc::new(Frame::new(FrameKind::Answer { as_of }, Codec::Stored, raw))
-        });
-        let frames = frames.collect();
-        self.placed.push_back((connection, as_of, frames));
+        let mut raw = want.id.to_le_bytes().to_vec();
+        raw.extend_from_slice(&self.version(want.id, as_of).get().to_le_bytes());
+        let frame = Arc::new(Frame::new(FrameKind::Answer { as_of }, Codec::Stored, raw));
+        self.placed.push_back((connection, as_of, frame));
     }
 
     /// The shell wakes: the head is read first, then the answers that were placed are told, then the head.
     fn wake(&mut self) {
         let (head, oldest) = (self.head(), self.oldest);
-        while let Some((connection, as_of, frames)) = self.placed.pop_front() {
-            self.tell_master(master::Input::Answered { connection, as_of, frames });
+        while let Some((connection, as_of, frame)) = self.placed.pop_front() {
+            self.tell_master(master::Input::Answered { connection, as_of, frame });
         }
         self.tell_master(master::Input::Log { head, oldest });
     }
@@ -393,7 +374,7 @@ impl Replica {
     fn want(&mut self) -> Option<Want> {
         let id = *self.missing.as_ref()?.iter().find(|id| !self.asked.contains(id))?;
         self.asked.insert(id);
-        Some(Want { id, path: TreePath::root(), what: Wanted::Listing })
+        Some(Want { id, path: TreePath::root(), what: Wanted::Listing { after: None } })
     }
 
     fn answered(&mut self, object: u64) {

@@ -58,8 +58,8 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(5);
 pub struct Placed {
     /// The head of the log at that moment.
     pub as_of: Lsn,
-    /// Its parts, at least one.
-    pub frames: Vec<Frame>,
+    /// The answer.
+    pub frame: Frame,
     /// Bytes of content that were read for it.
     pub content_bytes: u64,
 }
@@ -166,7 +166,7 @@ struct Meters {
 /// What is put into a task's inbox.
 enum Parcel {
     /// An answer, placed under the order locks.
-    Answered { connection: u64, as_of: Lsn, frames: Vec<Arc<Frame>> },
+    Answered { connection: u64, as_of: Lsn, frame: Arc<Frame> },
     /// An object could not be read.
     Unreadable { connection: u64, want: Want, why: String },
     /// The same want, after a while.

@@ -112,9 +112,9 @@ impl Slave {
         };
         for parcel in parcels {
             match parcel {
-                Parcel::Answered { connection, as_of, frames } => {
+                Parcel::Answered { connection, as_of, frame } => {
                     self.unreadable = None;
-                    self.tell(Input::Answered { connection, as_of, frames });
+                    self.tell(Input::Answered { connection, as_of, frame });
                 }
                 Parcel::Unreadable { connection, want, why } => self.ask_later(connection, want, why),
                 Parcel::Again { connection, want } if self.session.is_connection(connection) => {
@@ -501,13 +501,12 @@ fn answer_some(answerer: &dyn Answerer, outlet: &Outlet, wants: Vec<(u64, Want)>
 /// Returns how many bytes the answer has.
 fn answer(answerer: &dyn Answerer, outlet: &Outlet, connection: u64, want: Want) -> usize {
     let bytes = Cell::new(0);
-    let answered = answerer.answer(&want, &|Placed { as_of, frames, content_bytes }| {
-        bytes.set(frames.iter().map(Frame::wire_len).sum());
+    let answered = answerer.answer(&want, &|Placed { as_of, frame, content_bytes }| {
+        bytes.set(frame.wire_len());
         let wire = bytes.get() as u64;
         outlet.answer_bytes.fetch_add(wire, Ordering::Relaxed);
         outlet.resync_cost.fetch_add(wire.max(content_bytes), Ordering::Relaxed);
-        let frames = frames.into_iter().map(Arc::new).collect();
-        outlet.put(Parcel::Answered { connection, as_of, frames });
+        outlet.put(Parcel::Answered { connection, as_of, frame: Arc::new(frame) });
     });
     if let Err(why) = answered {
         outlet.put(Parcel::Unreadable { connection, want, why });

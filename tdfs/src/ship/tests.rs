@@ -56,8 +56,8 @@ impl Answerer for Tree {
         let version = versions.get(&object_of(&want.path)).copied().unwrap_or_default();
         // The id carries the version: a replica that only remembers has no use for metadata.
         let answer = Answer { id: version.get(), path: want.path.clone(), found: Found::Gone };
-        let frames = vec![answer.frame(as_of, b"", Codec::Stored).unwrap()];
-        place(Placed { as_of, frames, content_bytes: 0 });
+        let frame = answer.frame(as_of, b"", Codec::Stored).unwrap();
+        place(Placed { as_of, frame, content_bytes: 0 });
         Ok(())
     }
 }
@@ -149,7 +149,7 @@ impl Replay for Replica {
         let Memory { missing: Some(missing), asked, .. } = &mut *memory else { return Vec::new() };
         let due: Vec<u64> = missing.difference(asked).copied().collect();
         asked.extend(&due);
-        due.into_iter().map(|id| Want { id, path: path(id), what: Wanted::Listing }).collect()
+        due.into_iter().map(|id| Want { id, path: path(id), what: Wanted::Listing { after: None } }).collect()
     }
 
     fn applied(&self) -> Lsn {

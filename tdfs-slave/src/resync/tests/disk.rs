@@ -61,7 +61,7 @@ impl Pair {
         let mut bulk = Vec::new();
         let found = match &want.what {
             _ if path_fd(&path).is_err() => Found::Gone,
-            Wanted::Listing => {
+            Wanted::Listing { .. } => {
                 let names = object::list_names(path_fd(&path).unwrap().as_fd()).unwrap();
                 let mut children: Vec<Child> =
                     names.iter().map(|name| child(&self.at(&want.path.join(name).unwrap()), name)).collect();

@@ -12,6 +12,7 @@ use tdfs_wire::trail::Extent;
 fn directories_that_are_missing_come_before_what_is_in_them() {
     let mut world = World::new(1, Resync::paths(Vec::new()));
     (world.pace.stall_one_in, world.pace.lose_one_in) = (usize::MAX, usize::MAX);
+    world.pace.names_a_part = Some(usize::MAX);
     let files: Vec<String> = (0..2 * WANTS_MAX).map(|i| format!("a/b/f{i}")).collect();
     for dir in ["a", "a/b"] {
         world.record_both(mkdir(dir), &[]);

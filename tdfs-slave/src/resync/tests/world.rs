@@ -29,6 +29,8 @@ pub struct Pace {
     pub lose_one_in: usize,
     /// A call of the replica fails once, in one turn of so many.
     pub stall_one_in: usize,
+    /// An answer tells at most so many names of a directory; None: a few, at random.
+    pub names_a_part: Option<usize>,
 }
 
 pub struct World {
@@ -73,6 +75,7 @@ impl World {
             answer: 1 + dice.below(8),
             want: 1 + dice.below(8),
             lose_one_in: [200, 2000][dice.below(2)],
+            names_a_part: if dice.chance(3) { Some(usize::MAX) } else { None },
             stall_one_in: 3 + dice.below(10),
         };
         let replica = Tree::new(1_000_000, 1_000_000_000);
@@ -272,21 +275,23 @@ impl World {
             return;
         }
         let want = self.wants.swap_remove(self.users.dice.below(self.wants.len()));
-        for (answer, bulk) in self.answers(&want) {
-            self.sent += bulk.len() as u64;
-            self.say(|| format!("answer: {answer:?} {bulk:?}"));
-            self.stream.push_back(InStream::Answer(answer, bulk));
-        }
+        self.answer(&want);
     }
 
     /// The master answers the want about `path`.
     pub fn answer_about(&mut self, path: &TreePath) {
         let at = self.wants.iter().position(|want| want.path == *path).expect("it is wanted");
         let want = self.wants.remove(at);
-        for (answer, bulk) in self.answers(&want) {
-            self.sent += bulk.len() as u64;
-            self.stream.push_back(InStream::Answer(answer, bulk));
-        }
+        self.answer(&want);
+    }
+
+    fn answer(&mut self, want: &Want) {
+        let (found, bulk) = self.found(want);
+        let answer = Answer { id: want.id, path: want.path.clone(), found };
+        self.answered += 1;
+        self.sent += bulk.len() as u64;
+        self.say(|| format!("answer: {answer:?} {bulk:?}"));
+        self.stream.push_back(InStream::Answer(answer, bulk));
     }
 
     /// What is asked and not answered, oldest first.
@@ -294,30 +299,19 @@ impl World {
         self.wants.iter().map(|want| want.path.clone()).collect()
     }
 
-    fn answers(&mut self, want: &Want) -> Vec<(Answer, Vec<u8>)> {
-        self.answered += 1;
-        let answer = |found| Answer { id: want.id, path: want.path.clone(), found };
-        let Some(here) = self.master.standing(&want.path) else {
-            return vec![(answer(Found::Gone), Vec::new())];
-        };
+    fn found(&mut self, want: &Want) -> (Found, Vec<u8>) {
+        let Some(here) = self.master.standing(&want.path) else { return (Found::Gone, Vec::new()) };
         let (meta, inode) = (here.meta, self.master.get(&want.path).unwrap().clone());
         match &want.what {
-            Wanted::Listing if meta.kind != Kind::Directory => vec![(answer(Found::Gone), Vec::new())],
-            Wanted::Listing => {
-                let children: Vec<Child> =
-                    inode.children.keys().map(|name| self.child(&want.path, name)).collect();
-                let mut answers = Vec::new();
-                let mut rest = &children[..];
-                loop {
-                    let (part, left) = rest.split_at(rest.len().min(1 + self.users.dice.below(4)));
-                    let found =
-                        Found::Listing { meta: meta.clone(), children: part.to_vec(), last: left.is_empty() };
-                    answers.push((answer(found), Vec::new()));
-                    rest = left;
-                    if rest.is_empty() {
-                        return answers;
-                    }
-                }
+            Wanted::Listing { .. } if meta.kind != Kind::Directory => (Found::Gone, Vec::new()),
+            Wanted::Listing { after } => {
+                let is_behind =
+                    |name: &&Vec<u8>| after.as_ref().is_none_or(|after| name[..] > *after.as_bytes());
+                let names: Vec<&Vec<u8>> = inode.children.keys().filter(is_behind).collect();
+                let fit =
+                    names.len().min(self.pace.names_a_part.unwrap_or_else(|| 1 + self.users.dice.below(4)));
+                let children = names[..fit].iter().map(|name| self.child(&want.path, name)).collect();
+                (Found::Listing { meta, children, last: fit == names.len() }, Vec::new())
             }
             Wanted::Object { offset, hashes } => {
                 let mut bulk = Vec::new();
@@ -333,7 +327,7 @@ impl World {
                     Stretch::Data(block.len() as u32)
                 };
                 let stretches = rest.chunks(BLOCK).take(BLOCKS).enumerate().map(stretch).collect();
-                vec![(answer(Found::Object { meta, ino: here.ino, links: here.links, stretches }), bulk)]
+                (Found::Object { meta, ino: here.ino, links: here.links, stretches }, bulk)
             }
         }
     }

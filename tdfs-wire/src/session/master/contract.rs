@@ -45,14 +45,14 @@ pub enum Input {
     },
     /// Of what [`Output::Records`] asked for, records up to here were handed to the connection.
     Sent(Lsn),
-    /// All parts of the answer to one want.
+    /// The answer to one want.
     Answered {
         /// As told by [`Output::Ask`]; answers of an earlier connection are dropped.
         connection: u64,
         /// The LSN as of which it is exact.
         as_of: Lsn,
-        /// Its parts in order.
-        frames: Vec<Arc<Frame>>,
+        /// The answer.
+        frame: Arc<Frame>,
     },
     /// The connection can take a frame.
     Writable,

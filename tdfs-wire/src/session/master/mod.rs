@@ -143,11 +143,11 @@ impl Session {
                     self.progress.sent = lsn;
                 }
             }
-            Input::Answered { connection, as_of, frames } => {
+            Input::Answered { connection, as_of, frame } => {
                 if let State::Streaming(stream) = &mut self.state
                     && connection == self.connection
                 {
-                    stream.answered(as_of, frames);
+                    stream.answered(as_of, frame);
                 }
             }
             Input::Writable => self.writable(),

@@ -20,9 +20,7 @@ const CATCH_UP_RECORDS: u64 = 10_000;
 #[derive(Debug)]
 struct Waiting {
     as_of: Lsn,
-    parts: VecDeque<Arc<Frame>>,
-    /// A part of it was sent: nothing may come before the rest.
-    begun: bool,
+    frame: Arc<Frame>,
 }
 
 /// Whether records go out.
@@ -107,9 +105,6 @@ impl Stream {
         if let Some(lost) = self.lost.pop_front() {
             return Some(Output::Send(MasterMessage::Lost(lost)));
         }
-        if self.answers.front().is_some_and(|answer| answer.begun) {
-            return self.next_part();
-        }
         if let Some(time_ns) = self.heartbeat.take() {
             return Some(Output::Send(MasterMessage::Heartbeat(Heartbeat { head, durable, time_ns })));
         }
@@ -117,7 +112,8 @@ impl Stream {
             return Some(Output::Send(MasterMessage::Order(order)));
         }
         if self.answers.front().is_some_and(|answer| answer.as_of <= self.progress.sent) {
-            return self.next_part();
+            self.wants -= 1;
+            return self.answers.pop_front().map(|answer| Output::SendAnswer(answer.frame));
         }
         let up_to = self.answers.front().map_or(head, |answer| answer.as_of.min(head));
         if up_to <= self.progress.sent {
@@ -126,17 +122,6 @@ impl Stream {
         }
         self.records = Records::Reading { up_to };
         Some(Output::Records { after: self.progress.sent, up_to })
-    }
-
-    fn next_part(&mut self) -> Option<Output> {
-        let answer = self.answers.front_mut()?;
-        answer.begun = true;
-        let part = answer.parts.pop_front().expect("an answer with no part left is removed");
-        if answer.parts.is_empty() {
-            self.answers.pop_front();
-            self.wants -= 1;
-        }
-        Some(Output::SendAnswer(part))
     }
 
     pub(super) fn sent(&mut self, lsn: Lsn) {
@@ -154,13 +139,11 @@ impl Stream {
         }
     }
 
-    /// Queues an answer behind those that are exact as of an earlier or the same record, and behind one
-    /// that is half sent.
-    pub(super) fn answered(&mut self, as_of: Lsn, frames: Vec<Arc<Frame>>) {
-        assert!(!frames.is_empty(), "an answer without a frame");
+    /// Queues an answer behind those that are exact as of an earlier or the same record.
+    pub(super) fn answered(&mut self, as_of: Lsn, frame: Arc<Frame>) {
         assert!(self.answers.len() < self.wants, "an answer to a want that does not exist");
-        let at = self.answers.iter().rposition(|a| a.begun || a.as_of <= as_of).map_or(0, |at| at + 1);
-        self.answers.insert(at, Waiting { as_of, parts: frames.into(), begun: false });
+        let at = self.answers.iter().rposition(|a| a.as_of <= as_of).map_or(0, |at| at + 1);
+        self.answers.insert(at, Waiting { as_of, frame });
     }
 
     /// Takes an ack; Err: it contradicts what was sent or acked before.

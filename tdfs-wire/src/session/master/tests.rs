@@ -84,14 +84,14 @@ impl Story {
     }
 
     fn want(&mut self) -> Vec<String> {
-        let want = Want { id: 1, path: TreePath::root(), what: Wanted::Listing };
+        let want = Want { id: 1, path: TreePath::root(), what: Wanted::Listing { after: None } };
         self.tell(Input::Received(SlaveMessage::Want(want)))
     }
 
-    fn answered(&mut self, connection: u64, as_of: u64, parts: usize) -> Vec<String> {
+    fn answered(&mut self, connection: u64, as_of: u64) -> Vec<String> {
         let as_of = Lsn::new(as_of);
-        let frame = || Arc::new(Frame::new(FrameKind::Answer { as_of }, Codec::Stored, vec![0]));
-        self.tell(Input::Answered { connection, as_of, frames: (0..parts).map(|_| frame()).collect() })
+        let frame = Arc::new(Frame::new(FrameKind::Answer { as_of }, Codec::Stored, vec![0]));
+        self.tell(Input::Answered { connection, as_of, frame })
     }
 
     fn state(&self) -> StateName {
@@ -265,20 +265,18 @@ fn records_go_out_as_the_connection_takes_them() {
 }
 
 #[test]
-fn an_answer_goes_right_after_its_record_and_nothing_into_it() {
+fn an_answer_goes_right_after_its_record() {
     let mut story = Story::stream(90);
     assert_eq!(story.want(), ["ask 1"]);
     story.want();
     story.want();
-    story.answered(1, 95, 1);
-    story.answered(1, 93, 3);
-    story.answered(1, 100, 1);
+    story.answered(1, 95);
+    story.answered(1, 93);
+    story.answered(1, 100);
     assert_eq!(story.tell(Input::Writable), ["records 90..93"]);
     story.tell(Input::Sent(Lsn::new(93)));
     assert_eq!(story.tell(Input::Writable), ["answer"]);
     story.pass(HEARTBEAT_INTERVAL);
-    assert_eq!(story.tell(Input::Writable), ["answer"]);
-    assert_eq!(story.tell(Input::Writable), ["answer"]);
     assert_eq!(story.tell(Input::Writable), ["heartbeat"]);
     assert_eq!(story.tell(Input::Writable), ["records 93..95"]);
     story.tell(Input::Sent(Lsn::new(95)));
@@ -291,7 +289,7 @@ fn a_late_answer_goes_at_the_cursor() {
     let mut story = Story::stream(90);
     story.want();
     assert_eq!(story.tell(Input::Writable), ["records 90..100"]);
-    story.answered(1, 92, 1);
+    story.answered(1, 92);
     story.tell(Input::Sent(Lsn::new(96)));
     assert_eq!(story.tell(Input::Writable), ["answer"]);
     assert_eq!(story.tell(Input::Writable), ["records 96..100"]);
@@ -305,7 +303,7 @@ fn answers_of_a_connection_that_is_gone_are_dropped() {
     assert_eq!(story.state(), StateName::Away);
     story.greet();
     story.welcome(equal(at(2, 100)));
-    assert!(story.answered(1, 100, 1).is_empty());
+    assert!(story.answered(1, 100).is_empty());
     assert!(story.tell(Input::Writable).is_empty());
 }
 
