@@ -106,7 +106,7 @@ fn last_resync(LastResync { cause, differences }: LastResync) -> String {
         Cause::SlaveRestored => "it no longer knew what it had made durable",
         Cause::SlaveCrash => "its machine had gone down",
         Cause::Check => "found by the check",
-        Cause::Healing => "it did not fit a record",
+        Cause::Healing => "some of it did not fit a record, or was found by verify",
     };
     format!("{why}; {differences} objects were not equal")
 }

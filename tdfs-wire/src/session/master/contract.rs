@@ -234,7 +234,8 @@ pub enum Cause {
     SlaveCrash,
     /// The check at start found a difference.
     Check,
-    /// A record contradicted the replica, or names of an object could not be followed; not counted as a resync.
+    /// A record contradicted the replica, names of an object could not be followed, or verify repairs what it found; not
+    /// counted as a resync.
     Healing,
 }
 
