@@ -19,6 +19,7 @@ use tdfs_wire::log::{Storage, StorageFile};
 use tdfs_wire::session::master::StateName;
 
 mod coverage;
+mod epoch;
 mod expected;
 mod faults;
 mod link;

@@ -88,7 +88,8 @@ impl Machine {
 
     pub fn start(&mut self) {
         faults::fail_after(None);
-        let replica = crate::open_replica(&self.dir, &self.state, false).unwrap();
+        let open = || crate::open_replica(&self.dir, &self.state, false);
+        let replica = crate::replica::tests::when_unlocked(open).unwrap();
         let syncer = replica.syncer();
         self.synced = replica.durable();
         self.process = Some(Process {
