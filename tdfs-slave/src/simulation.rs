@@ -199,7 +199,9 @@ fn everything_becomes_equal_and_nothing_is_called_equal_that_is_not() {
     run.tell();
     println!("rarest: {:?}", run.met.rarest());
     assert!(run.failed.is_empty(), "with TDFS_SEED one of {:?} it fails", run.failed);
-    if number("TDFS_SEED").is_none() {
+    // What is rare takes as many as are run by default: less time may not be enough.
+    let enough = run.until.is_none() || run.done >= SCHEDULES;
+    if enough && number("TDFS_SEED").is_none() {
         assert_eq!(run.met.missing(), Vec::<String>::new(), "never met");
     }
 }
