@@ -70,6 +70,8 @@ pub struct Replica {
     /// Paths of lost records are still to come: nothing is known to be equal before. With the last of them the
     /// replica is at this position.
     lost_due: Option<Position>,
+    /// Some of these paths are in doubt since a crash: also where the connection is lost that tells them.
+    doubted: bool,
     stalled: Option<String>,
     last_error: Option<String>,
     cached_since: Instant,
@@ -131,6 +133,7 @@ impl Replica {
             brake,
             looking: Looking::default(),
             lost_due: None,
+            doubted: false,
             stalled: None,
             last_error: None,
             cached_since: Instant::now(),
@@ -375,6 +378,7 @@ impl Replay for Replica {
         match self.kept.standing {
             KeptStanding::New => Standing::New,
             KeptStanding::Equal => Standing::Equal { applied, durable: self.applied.durable() },
+            KeptStanding::Resyncing if self.doubted => Standing::InDoubt { since: applied },
             KeptStanding::Resyncing => Standing::Resyncing { applied, resumable: self.resync.is_some() },
             KeptStanding::InDoubt => Standing::InDoubt { since: applied },
         }
@@ -432,6 +436,7 @@ impl Replay for Replica {
             let noted = self.applied.reset(there);
             noted.map_err(|e| Stall { why: format!("note the position: {e}") })?;
             (self.doubt, self.contradiction, self.lost_due) = (None, None, None);
+            self.doubted = false;
         }
         Ok(())
     }
@@ -464,7 +469,7 @@ impl Replay for Replica {
 
     /// Also finds out that nothing is wanted any more.
     fn wants(&mut self) -> Vec<Want> {
-        if self.lost_due.is_some() {
+        if self.lost_due.is_some() || self.doubted {
             return Vec::new();
         }
         let mut wants = self.look_on();
@@ -567,4 +572,4 @@ fn resync_clock() -> i64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -141,7 +141,7 @@ impl Replica {
             return Err(e.to_string());
         }
         // From here on nothing that was compared before is of use, also if the position can't be noted.
-        (self.resync, self.doubt, self.contradiction) = (None, None, None);
+        (self.resync, self.doubt, self.contradiction, self.doubted) = (None, None, None, false);
         self.last_error.take_if(|said| said == ASKS);
         self.applied.reset(there).map_err(|e| format!("note the position: {e}"))?;
         self.target.drop_all();
@@ -165,6 +165,7 @@ impl Replica {
         // What the lost records wrote may have any mtime: after a kill all contents are compared.
         self.start_resync(Trust::Nothing).map_err(|stall| stall.why)?;
         if in_doubt {
+            self.doubted = true;
             self.resync.iter_mut().for_each(Resync::distrust_all);
         }
         self.lost_due = Some(Position { epoch: begin.epoch, lsn: begin.after });

@@ -53,16 +53,7 @@ impl Scene {
     }
 
     fn try_open_with(&self, adopt: bool) -> anyhow::Result<Replica> {
-        let until = Instant::now() + Duration::from_secs(10);
-        loop {
-            match self.open_at_once(adopt) {
-                // Another test starts a process: until its exec that holds the locks of all replicas.
-                Err(e) if Instant::now() < until && e.to_string().contains("process") => {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                opened => return opened,
-            }
-        }
+        when_unlocked(|| self.open_at_once(adopt))
     }
 
     fn open_at_once(&self, adopt: bool) -> anyhow::Result<Replica> {
@@ -125,6 +116,19 @@ impl Scene {
         replica.apply(&record)?;
         self.lsn += 1;
         Ok(())
+    }
+}
+
+/// Opens a replica. Another test starts a process: until its exec that holds the locks of all replicas.
+pub fn when_unlocked(open: impl Fn() -> anyhow::Result<Replica>) -> anyhow::Result<Replica> {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        match open() {
+            Err(e) if Instant::now() < until && e.to_string().contains("process") => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened,
+        }
     }
 }
 
@@ -392,6 +396,28 @@ fn after_an_os_crash_what_was_not_durable_is_compared_by_hashes() {
     assert!(matches!(replica.standing(), Standing::Equal { applied, .. } if applied.lsn.get() == scene.lsn));
     assert_eq!(fs::read(&lost).unwrap(), b"1234");
     assert!(scene.replica("g").exists());
+}
+
+/// What is in doubt is told in several messages; if the connection is lost between them, the rest is in doubt still.
+#[test]
+fn what_is_in_doubt_stays_so_until_all_of_it_was_told() {
+    let mut scene = Scene::new();
+    let mut replica = scene.equal();
+    let since = Position { epoch: EPOCH, lsn: replica.applied.durable() };
+    scene.apply(&mut replica, create("f"), b"").unwrap();
+    kill(replica);
+    crash(&scene);
+    let mut replica = scene.open();
+    for _ in 0..2 {
+        replica.begin(FILESYSTEM, &scene.begin(Plan::Patch)).unwrap();
+        replica.lost(&Lost { paths: vec![(p("e"), Extent::All)], last: false }).unwrap();
+        assert_eq!((replica.wants(), replica.standing()), (Vec::new(), Standing::InDoubt { since }));
+    }
+    replica.lost(&Lost { paths: vec![(p(""), Extent::Itself), (p("f"), Extent::All)], last: true }).unwrap();
+    assert!(matches!(replica.standing(), Standing::Resyncing { resumable: true, .. }));
+    fs::write(scene.master("f"), b"").unwrap();
+    scene.answer_all(&mut replica);
+    assert!(matches!(replica.standing(), Standing::Equal { applied, .. } if applied.lsn.get() == scene.lsn));
 }
 
 /// What a resync had written, and what was applied right before it, may be lost at equal size and mtime.

@@ -56,6 +56,16 @@ impl Coverage {
         self.count(format!("{fault:?} of a slave that is {standing}"));
     }
 
+    /// A fault came while changes got no records.
+    pub fn fault_in_trouble(&mut self, fault: Fault) {
+        self.count(in_trouble(fault));
+    }
+
+    /// A new epoch began in the place of one whose log failed.
+    pub fn epoch(&mut self) {
+        self.count(EPOCH.into());
+    }
+
     pub fn add(&mut self, other: Coverage) {
         for (word, count) in other.0 {
             *self.0.entry(word).or_default() += count;
@@ -72,7 +82,9 @@ impl Coverage {
         });
         let ops = OPS.iter().map(|op| format!("op {op}"));
         let plans = PLANS.iter().map(|plan| format!("plan {plan}"));
-        pairs.chain(ops).chain(plans).filter(|word| !self.0.contains_key(word)).collect()
+        let ends = Fault::ENDS_OF_MASTER.iter().map(|fault| in_trouble(*fault));
+        let ends = ends.chain([EPOCH.to_owned()]);
+        pairs.chain(ops).chain(plans).chain(ends).filter(|word| !self.0.contains_key(word)).collect()
     }
 
     /// The words that were met most rarely.
@@ -82,6 +94,12 @@ impl Coverage {
         all.truncate(8);
         all
     }
+}
+
+const EPOCH: &str = "a new epoch in place";
+
+fn in_trouble(fault: Fault) -> String {
+    format!("{fault:?} while changes get no records")
 }
 
 const OPS: [&str; 19] = [

@@ -42,6 +42,8 @@ pub enum Fault {
     CrashMaster,
     /// The master can't read objects for a while.
     Unreadable,
+    /// The disk of the master's log is full for a while, or can't be written.
+    LogFails,
     /// Somebody writes to the replica.
     Tamper,
     /// A resync is asked for.
@@ -50,11 +52,12 @@ pub enum Fault {
 
 use Fault::{
     CrashMaster, CrashSlave, Cut, DamageDown, DamageUp, DiskFull, HalfOpen, KillInAppend, KillInOp,
-    KillMaster, KillSlave, Repeat, Resync, Slow, StopMaster, StopSlave, Tamper, Unreachable, Unreadable,
+    KillMaster, KillSlave, LogFails, Repeat, Resync, Slow, StopMaster, StopSlave, Tamper, Unreachable,
+    Unreadable,
 };
 
 impl Fault {
-    pub const ALL: [Fault; 19] = [
+    pub const ALL: [Fault; 20] = [
         Cut,
         Slow,
         HalfOpen,
@@ -72,6 +75,7 @@ impl Fault {
         StopMaster,
         CrashMaster,
         Unreadable,
+        LogFails,
         Tamper,
         Resync,
     ];
@@ -89,6 +93,9 @@ impl Fault {
         StopSlave,
         KillMaster,
     ];
+
+    /// How the master's daemon ends; each has to come while changes get no records.
+    pub const ENDS_OF_MASTER: [Fault; 3] = [KillMaster, StopMaster, CrashMaster];
 
     fn needs_link(self) -> bool {
         matches!(self, Cut | Slow | HalfOpen | DamageDown | DamageUp | Repeat)
@@ -119,7 +126,7 @@ impl World {
     /// One of `faults` happens to a slave or to the master; false if it can't happen now.
     pub fn fault(&mut self, fault: Fault, slave: usize) -> bool {
         let (state, standing) = (self.master.outlets[slave].state(), self.machines[slave].standing());
-        let up = self.master.is_up();
+        let (up, trouble) = (self.master.is_up(), self.master.is_in_trouble());
         let link = self.master.outlets[slave].link.filter(|at| self.links[*at].broken.is_none());
         if (fault.needs_link() && (link.is_none() || standing.is_none()))
             || (fault.needs_process() && standing.is_none())
@@ -131,6 +138,7 @@ impl World {
                 link.is_some_and(|link| self.link_fault(fault, link))
             }
             Unreachable | DiskFull | Unreadable => self.for_a_while(fault, slave),
+            LogFails => up && self.log_fails.is_none() && self.for_a_while(fault, slave),
             KillSlave | KillInOp | StopSlave | CrashSlave => self.slave_ends(fault, slave),
             KillMaster | KillInAppend | StopMaster | CrashMaster => up && self.master_ends(fault),
             // What never was a replica is not made equal, whatever lies there.
@@ -146,6 +154,9 @@ impl World {
             self.faults += 1;
             self.say(|| format!("fault: {fault:?} of slave {slave}, {state:?}, {standing:?}"));
             self.coverage.fault(fault, up.then_some(state), standing);
+            if trouble {
+                self.coverage.fault_in_trouble(fault);
+            }
         }
         done
     }
@@ -166,7 +177,8 @@ impl World {
         true
     }
 
-    fn some_steps(&mut self) -> u64 {
+    /// The step until which something lasts for a while.
+    pub fn some_steps(&mut self) -> u64 {
         let most = [40, 400, 3000][self.users.dice.below(3)];
         self.step + 1 + self.users.dice.below(most) as u64
     }
@@ -176,6 +188,10 @@ impl World {
         match fault {
             Unreachable => self.troubles[slave].unreachable = until,
             Unreadable => (self.unreadable, self.master.unreadable) = (until, true),
+            LogFails => {
+                self.log_fails = until;
+                self.master.disk.fail(&mut self.users.dice);
+            }
             _ => {
                 // The fault is one of the thread: of one slave at a time.
                 if self.machines.len() > 1 {
@@ -225,7 +241,7 @@ impl World {
     /// The next op is done up to a point where the disk says no; false if there is none.
     fn begin_op(&mut self, slave: usize, calls: u32) -> bool {
         let Some(process) = &mut self.machines[slave].process else { return false };
-        if process.next_op().is_none() || self.troubles[slave].full.is_some() {
+        if process.next_op().is_none() {
             return false;
         }
         faults::fail_after(Some(calls));
@@ -236,7 +252,7 @@ impl World {
 
     fn master_ends(&mut self, fault: Fault) -> bool {
         match fault {
-            StopMaster => self.master.stop(&mut self.links, self.now),
+            StopMaster => self.master.stop(&mut self.links, &mut self.users.dice, self.now),
             KillMaster => self.master.kill(),
             CrashMaster => self.master.crash(&mut self.users.dice),
             _ => {

@@ -12,7 +12,7 @@ use crate::resync::tests::model::Tree;
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tdfs_wire::answer::{Answer, Want};
 use tdfs_wire::frame::{FrameError, FrameKind};
 use tdfs_wire::message::{Begin, MasterMessage, Message, Report, Standing};
@@ -22,7 +22,6 @@ use tdfs_wire::{Id, Lsn, Op, TreePath};
 
 /// With so many items in it, the relay takes no more.
 const RELAY_ITEMS_MAX: usize = 6;
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
 const STATE_FILES: [&str; 3] = ["applied", "replica.json", "removals.json"];
 
 /// State files by their names.
@@ -89,7 +88,8 @@ impl Machine {
 
     pub fn start(&mut self) {
         faults::fail_after(None);
-        let replica = self.open();
+        let open = || crate::open_replica(&self.dir, &self.state, false);
+        let replica = crate::replica::tests::when_unlocked(open).unwrap();
         let syncer = replica.syncer();
         self.synced = replica.durable();
         self.process = Some(Process {
@@ -105,20 +105,6 @@ impl Machine {
         });
         if self.crashes_planned {
             self.note_on_disk();
-        }
-    }
-
-    /// Another test's child has all our files open for the instant between its fork and its exec, and so keeps the locks
-    /// of a replica that was closed.
-    fn open(&self) -> Replica {
-        let deadline = Instant::now() + LOCK_WAIT_MAX;
-        loop {
-            match crate::open_replica(&self.dir, &self.state, false) {
-                Err(error) if error.to_string().contains("process") && Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                opened => return opened.unwrap(),
-            }
         }
     }
 

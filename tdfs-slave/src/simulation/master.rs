@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tdfs_wire::answer::Want;
 use tdfs_wire::frame::{Codec, Frame, FrameError, FrameKind};
-use tdfs_wire::log::{self, Cover, Lacking, Log, LogError, Options};
-use tdfs_wire::message::{Begin, Branch, LINEAGE_MAX, MasterMessage, Message, SlaveMessage, Standing};
+use tdfs_wire::log::{self, Cover, Extent, Lacking, Log, LogError, NextEpoch, Options};
+use tdfs_wire::message::{Begin, Branch, MasterMessage, Message, SlaveMessage, Standing};
 use tdfs_wire::record::Draft;
 use tdfs_wire::session::master::{
     Config, Hangup, Input, Known, Output, Session, StateName, View, present_lsn,
@@ -38,24 +38,33 @@ pub struct Limits {
 pub struct Master {
     pub tree: Tree,
     pub log: Option<Log>,
-    disk: Disk,
+    pub disk: Disk,
+    /// As it is noted durably.
     pub lineage: Vec<Branch>,
-    /// In the present epoch, each record's tree; at 0 the one it began with.
+    /// Each change since the epoch began is in its log; durable.
+    pub proven: bool,
+    /// The log of the next epoch, which has not begun yet.
+    pub next: Option<NextEpoch>,
+    /// The tree of each record by the number of its epoch; at 0 the one that the epoch began with.
     pub history: BTreeMap<(u64, Lsn), Tree>,
     /// Tree and log are on the disk up to here.
-    pub synced: Lsn,
+    pub synced: Position,
+    /// The tree as it was then.
+    pub on_disk: Tree,
     pub outlets: Vec<Outlet>,
     limits: Limits,
     /// Objects can't be read.
     pub unreadable: bool,
     /// Records that were appended, by their number.
     pub appended: u64,
-    starts: u64,
+    pub starts: u64,
 }
 
 /// One slave as its task sees it.
 pub struct Outlet {
     pub session: Session,
+    /// The epoch that the session, and the view, are of.
+    pub epoch: Epoch,
     pub link: Option<usize>,
     pub view: View,
     wants: VecDeque<(u64, Want)>,
@@ -64,6 +73,8 @@ pub struct Outlet {
     /// `slaves.json`.
     saved: Option<(Epoch, Known)>,
     pub lacking: Option<Lacking>,
+    /// That could not be stored last: nothing is known of what it lacks until it is met, and then all is compared.
+    pub uncovered: bool,
     /// As its `Welcome` told it.
     pub standing: Option<Standing>,
     /// Each `Begin` since it was taken last.
@@ -74,16 +85,18 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    fn new(session: Session) -> Outlet {
+    fn new(session: Session, epoch: Epoch) -> Outlet {
         Outlet {
             view: session.view(),
             session,
+            epoch,
             link: None,
             wants: VecDeque::new(),
             inbox: VecDeque::new(),
             later: Vec::new(),
             saved: None,
             lacking: None,
+            uncovered: false,
             standing: None,
             begun: Vec::new(),
             faults: Vec::new(),
@@ -95,6 +108,10 @@ impl Outlet {
         self.link = None;
         self.wants.clear();
         self.later.clear();
+    }
+
+    fn view_in(&self, epoch: Epoch) -> View {
+        if self.epoch == epoch { self.view.clone() } else { self.view.clone().of_another_epoch() }
     }
 
     pub fn state(&self) -> StateName {
@@ -109,12 +126,15 @@ impl Master {
         let disk = Disk::default();
         let history = BTreeMap::from([((1, Lsn::ZERO), tree.clone())]);
         let mut master = Master {
+            on_disk: tree.clone(),
             tree,
             log: None,
             disk,
             lineage,
+            proven: true,
+            next: None,
             history,
-            synced: Lsn::ZERO,
+            synced: Position { epoch, lsn: Lsn::ZERO },
             outlets: Vec::new(),
             limits,
             unreadable: false,
@@ -124,12 +144,12 @@ impl Master {
         master.log = Some(Log::create_in(master.disk.storage(), epoch, master.options()).unwrap());
         for slave in 0..slaves {
             let known = Known { needs_resync: true, check_due: true, ..Known::default() };
-            master.outlets.push(Outlet::new(Session::new(master.config(slave), known, now)));
+            master.outlets.push(Outlet::new(Session::new(master.config(slave), known, now), epoch));
         }
         master
     }
 
-    fn options(&self) -> Options {
+    pub fn options(&self) -> Options {
         Options { segment_bytes_max: self.limits.segment_bytes }
     }
 
@@ -140,10 +160,6 @@ impl Master {
             lineage: self.lineage.clone(),
             jitter_seed: self.starts * 7 + slave as u64,
         }
-    }
-
-    pub fn epoch(&self) -> Epoch {
-        self.lineage[self.lineage.len() - 1].epoch
     }
 
     pub fn head(&self) -> Lsn {
@@ -159,25 +175,21 @@ impl Master {
         self.history.get(&(position.epoch.number, position.lsn))
     }
 
-    /// Changes the tree, if `op` is possible, and appends the record; returns the op as recorded.
+    /// Changes the tree, if `op` is possible, and records it; returns the op as recorded.
     pub fn change(&mut self, op: Op, bulk: &[u8]) -> Option<Op> {
-        let log = self.log.as_ref()?;
+        self.log.as_ref()?;
         let op = tree::as_recorded(op, &self.tree)?;
         self.tree.apply(&op, bulk).ok()?;
         let op = tree::with_outcome(op, &self.tree);
-        let mut draft = Draft::new(&op, bulk).unwrap();
-        let reservation = log.reserve(draft.len()).unwrap();
-        let before = log.head();
-        let lsn = log.append(reservation, &mut draft, 0).unwrap();
-        assert_eq!(lsn, before.next(), "LSNs have no holes");
-        self.history.insert((self.epoch().number, lsn), self.tree.clone());
-        self.appended += 1;
+        self.append(&op, bulk);
         Some(op)
     }
 
-    /// Changes the tree, is killed while it appends the record; false if the op was not possible.
+    /// Changes the tree, is killed while it appends the record; false if the op was not possible, or is not recorded.
     pub fn change_torn(&mut self, op: Op, bulk: &[u8], bytes: usize) -> bool {
-        let (Some(log), Some(op)) = (&self.log, tree::as_recorded(op, &self.tree)) else { return false };
+        let records = self.proven && !self.disk.is_failing();
+        let Some(log) = self.log.as_ref().filter(|_| records) else { return false };
+        let Some(op) = tree::as_recorded(op, &self.tree) else { return false };
         if self.tree.apply(&op, bulk).is_err() {
             return false;
         }
@@ -193,52 +205,33 @@ impl Master {
         true
     }
 
-    /// Once a second: tree and log reach the disk.
-    pub fn sync(&mut self) {
-        if let Some(log) = &self.log {
-            self.synced = log.sync().unwrap();
-        }
-    }
-
     /// kill -9.
     pub fn kill(&mut self) {
-        self.log = None;
+        (self.log, self.next) = (None, None);
         self.disk = self.disk.after_kill();
         self.outlets.iter_mut().for_each(Outlet::forget_link);
     }
 
     /// A power cut: the tree is a mix of what was on the disk and what was not.
     pub fn crash(&mut self, dice: &mut Dice) {
-        let synced = self.history[&(self.epoch().number, self.synced)].clone();
         self.kill();
         self.disk = self.disk.after_crash(dice.below(1 << 20) as u64);
-        self.tree = tree::mixed(&synced, &self.tree, || dice.chance(2));
-        let branch =
-            Branch { epoch: Epoch { number: self.epoch().number + 1, id: random_id(dice) }, from: None };
-        self.lineage.push(branch);
-        let surplus = self.lineage.len().saturating_sub(LINEAGE_MAX);
-        self.lineage.drain(..surplus);
-        self.synced = Lsn::ZERO;
+        self.tree = tree::mixed(&self.on_disk, &self.tree, || dice.chance(2));
+        (self.on_disk, self.proven) = (self.tree.clone(), false);
     }
 
-    /// Starts the daemon: as `identity` and `Ship::start` do.
-    pub fn start(&mut self, now: Instant) {
-        self.starts += 1;
+    /// With what is known of the slaves durably.
+    pub fn start_sessions(&mut self, now: Instant) {
         let epoch = self.epoch();
-        let goes_on = self.history.contains_key(&(epoch.number, Lsn::ZERO));
-        let log = match goes_on {
-            true => Log::open_in(self.disk.storage(), epoch, self.options()).unwrap().0,
-            false => Log::create_in(self.disk.storage(), epoch, self.options()).unwrap(),
-        };
-        self.history.insert((epoch.number, log.head()), self.tree.clone());
-        self.log = Some(log);
         for slave in 0..self.outlets.len() {
             let saved = self.outlets[slave].saved.clone();
             let lacking = self.outlets[slave].lacking.take().filter(|lacking| lacking.epoch() == epoch);
             let known = self.known(saved.as_ref(), lacking.is_some());
-            let unknown = self.outlets[slave].unknown || known.replica.is_none();
+            let Outlet { uncovered, unknown, .. } = self.outlets[slave];
+            let unknown = unknown || known.replica.is_none();
             let session = Session::new(self.config(slave), known, now);
-            self.outlets[slave] = Outlet { saved, lacking, unknown, ..Outlet::new(session) };
+            self.outlets[slave] =
+                Outlet { saved, lacking, uncovered, unknown, ..Outlet::new(session, epoch) };
         }
     }
 
@@ -257,22 +250,25 @@ impl Master {
     }
 
     /// Ends the daemon: slaves are told as far as they take it at once.
-    pub fn stop(&mut self, links: &mut [Link], now: Instant) {
+    pub fn stop(&mut self, links: &mut [Link], dice: &mut Dice, now: Instant) {
         for slave in 0..self.outlets.len() {
             self.outlets[slave].session.handle(Input::Stop("the master ends".into()), now);
             self.perform(slave, links, now);
             self.show(slave);
         }
         self.save();
-        self.sync();
+        self.sync(dice);
         self.kill();
     }
 
-    /// Writes `slaves.json`.
+    /// Writes `slaves.json`, if that can be written: it is on the same disk.
     pub fn save(&mut self) {
+        if self.disk.is_failing() {
+            return;
+        }
         let epoch = self.epoch();
         for outlet in &mut self.outlets {
-            let view = &outlet.view;
+            let view = outlet.view_in(epoch);
             let known = Known {
                 durable: view.progress.durable,
                 replica: view.replica,
@@ -297,10 +293,11 @@ impl Master {
 
     /// Once a second: deletes what nobody needs.
     pub fn keep(&mut self) {
-        let Some(log) = &self.log else { return };
-        let views: Vec<View> = self.outlets.iter().map(|outlet| outlet.view.clone()).collect();
+        let Some(log) = self.log.as_ref().filter(|log| !log.is_over()) else { return };
+        let Extent { epoch, head, oldest } = log.extent();
+        let views: Vec<View> = self.outlets.iter().map(|outlet| outlet.view_in(epoch)).collect();
         let within = log.floor_within(self.limits.log_bytes);
-        let retention = log::retention(log.head(), (log.oldest(), within), &views, &[]);
+        let retention = log::retention(head, (oldest, within), &views, &[]);
         for at in retention.left_behind {
             self.outlets[at].view.needs_resync = true;
             self.outlets[at].session.mark_for_resync();
@@ -310,10 +307,15 @@ impl Master {
             match log::cover(outlet.lacking.as_ref(), view, log, floor).unwrap() {
                 Cover::Same => {}
                 Cover::Drop => outlet.lacking = None,
-                Cover::Keep(lacking) => outlet.lacking = Some(lacking),
+                Cover::Keep(lacking) => {
+                    outlet.uncovered = self.disk.is_failing();
+                    outlet.lacking = Some(lacking).filter(|_| !outlet.uncovered);
+                }
             }
         }
-        log.retain(retention.floor).unwrap();
+        if let Err(e) = log.retain(retention.floor) {
+            self.forgive(&e);
+        }
     }
 
     /// One turn of a slave's task: tells its session of the log and of answers, does what it says.
@@ -329,8 +331,14 @@ impl Master {
     /// The head first, then answers, and then the head is told: `Input::Log` says why.
     fn look(&mut self, slave: usize, now: Instant) {
         let Some(log) = &self.log else { return };
-        let (head, oldest) = (log.head(), log.oldest());
+        let Extent { epoch, head, oldest } = log.extent();
         let outlet = &mut self.outlets[slave];
+        if outlet.epoch != epoch {
+            outlet.epoch = epoch;
+            outlet.wants.clear();
+            outlet.session.mark_for_resync();
+            outlet.session.handle(Input::Lineage(self.lineage.clone()), now);
+        }
         for (connection, as_of, frame) in outlet.inbox.drain(..) {
             outlet.session.handle(Input::Answered { connection, as_of, frame }, now);
         }
@@ -342,7 +350,9 @@ impl Master {
         }
         outlet.session.handle(Input::Log { head, oldest }, now);
         if outlet.session.deadline().is_some_and(|deadline| deadline <= now) {
-            outlet.session.handle(Input::MasterDurable(self.synced), now);
+            if self.synced.epoch == epoch {
+                outlet.session.handle(Input::MasterDurable(self.synced.lsn), now);
+            }
             outlet.session.handle(Input::Tick { time_ns: 0 }, now);
         }
     }
@@ -421,6 +431,7 @@ impl Master {
                 outlet.session.handle(Input::Log { head, oldest }, now);
                 self.lost(slave, "the log no longer has what it lacks", links, now);
             }
+            Err(e @ LogError::Over) => self.lost(slave, &e.to_string(), links, now),
             Err(e) => panic!("read the log after {after}: {e}"),
         }
     }
@@ -498,12 +509,16 @@ impl Master {
 
     /// Answers one want of a slave, exact as of now; false if there is none.
     pub fn answer_one(&mut self, slave: usize, dice: &mut Dice, now: Instant) -> bool {
-        let head = self.head();
+        let Some(log) = &self.log else { return false };
+        let (head, is_over) = (log.head(), log.is_over());
         let outlet = &mut self.outlets[slave];
-        if outlet.session.answers_waiting() >= 4 || self.log.is_none() {
+        if outlet.session.answers_waiting() >= 4 {
             return false;
         }
         let Some((connection, want)) = outlet.wants.pop_front() else { return false };
+        if is_over {
+            return true; // what is read is as of no record
+        }
         if self.unreadable {
             outlet.later.push((now + RETRY, connection, want));
             return true;
@@ -512,6 +527,12 @@ impl Master {
         let frame = Arc::new(answer.frame(head, &bulk, Codec::Lzf).unwrap());
         outlet.inbox.push_back((connection, head, frame));
         true
+    }
+
+    /// What an operator is told of a slave.
+    pub fn status(&self, slave: usize) -> View {
+        let view = self.outlets[slave].view_in(self.epoch());
+        View { needs_resync: view.needs_resync || self.is_in_trouble(), ..view }
     }
 
     fn show(&mut self, slave: usize) {
@@ -526,8 +547,4 @@ impl Master {
         let later = self.outlets.iter().flat_map(|outlet| outlet.later.iter().map(|(at, _, _)| *at));
         sessions.chain(later).min()
     }
-}
-
-fn random_id(dice: &mut Dice) -> Id {
-    Id(std::array::from_fn(|_| u8::try_from(dice.below(256)).unwrap()))
 }

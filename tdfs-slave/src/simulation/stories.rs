@@ -394,6 +394,38 @@ fn a_record_torn_by_a_kill_is_cut_and_its_change_is_found() {
     }
 }
 
+/// Section 4: "If appending fails all the same (disk gone): the epoch ends there, applications go on unhindered, slaves
+/// are marked for resync, a new epoch starts when there is room." Until then no replica changes, nor a resync ends.
+#[test]
+fn a_log_that_fails_ends_the_epoch_and_the_next_makes_all_equal() {
+    let mut story = Story::new(1, LARGE);
+    for round in 0..20 {
+        let epoch = story.world.master.epoch();
+        if round % 2 == 1 {
+            story.fault(Fault::Resync);
+            story.until("it begins", |world| {
+                matches!(world.machines[0].standing(), Some(Standing::Resyncing { .. }))
+            });
+        }
+        story.fault(Fault::LogFails);
+        story.world.log_fails = Some(u64::MAX);
+        while !story.world.master.is_in_trouble() {
+            story.world.change();
+        }
+        (0..20).for_each(|_| _ = story.world.change());
+        story.world.let_pass(Duration::from_secs(3));
+        assert_eq!((story.is_equal(), story.world.position(0).unwrap().epoch), (round % 2 == 0, epoch));
+        story.world.log_fails = Some(0);
+        story.settle();
+        assert_eq!(story.world.master.epoch().number, epoch.number + 1);
+        assert_eq!(story.plans().last(), Some(&Plan::Resync { checksum: false }));
+        // What was preallocated is not any more: the log can fail again.
+        story.fault(Fault::StopMaster);
+        story.world.master_down = Some(0);
+        story.until("it is up", |world| world.master.is_up());
+    }
+}
+
 /// P6: "a replica that contradicts a record (someone wrote to it) is healed by resync of those paths, and counted."
 #[test]
 fn what_somebody_did_to_a_replica_is_healed_and_counted() {

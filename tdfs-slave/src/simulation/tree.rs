@@ -1,7 +1,7 @@
 //! Directories of the machine beside trees in memory: read, compared, written anew, answered from.
 
 use crate::resync::tests::model::{Inode, Tree};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, FallocateFlags, FileType, Mode, OFlags};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -50,6 +50,12 @@ pub fn with_outcome(mut op: Op, tree: &Tree) -> Op {
         *size = tree.get(path).map_or(0, |inode| inode.data.len() as u64);
     }
     op
+}
+
+/// True if `op` moves what lies behind a range of a file.
+pub fn shifts(op: &Op) -> bool {
+    let modes = FallocateFlags::COLLAPSE_RANGE | FallocateFlags::INSERT_RANGE;
+    matches!(op, Op::Data(DataOp::Allocate { mode, .. }) if mode & modes.bits() != 0)
 }
 
 /// Where a path lies on the machine.

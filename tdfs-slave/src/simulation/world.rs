@@ -43,6 +43,7 @@ pub struct World {
     pub troubles: Vec<Trouble>,
     pub master_down: Option<u64>,
     pub unreadable: Option<u64>,
+    pub log_fails: Option<u64>,
     pub coverage: Coverage,
     pub faults: u64,
     /// New connections are slow, so many times.
@@ -84,6 +85,7 @@ impl World {
             troubles: vec![Trouble::default(); slaves],
             master_down: None,
             unreadable: None,
+            log_fails: None,
             coverage: Coverage::default(),
             faults: 0,
             slow: 1,
@@ -127,8 +129,8 @@ impl World {
         let bulk = if matches!(op, Op::Check { .. }) { &[] } else { bulk };
         let Some(op) = self.master.change(op, bulk) else { return false };
         self.coverage.op(&op);
-        let head = self.master.head();
-        self.say(|| format!("master: {head} {op:?} {bulk:?}"));
+        let recorded = (!self.master.is_in_trouble()).then(|| self.master.head());
+        self.say(|| format!("master: {recorded:?} {op:?} {bulk:?}"));
         true
     }
 
@@ -181,10 +183,11 @@ impl World {
     fn each_second(&mut self) {
         self.master.keep();
         self.assert_kept();
+        self.assert_told();
         if self.master.is_up() {
             self.master.save();
         }
-        self.master.sync();
+        self.master.sync(&mut self.users.dice);
         for slave in 0..self.machines.len() {
             if self.troubles[slave].full.is_none() && !self.no_syncs {
                 self.machines[slave].sync();
@@ -285,8 +288,10 @@ impl World {
 
     pub fn play(&mut self, slave: usize) -> bool {
         let Some(process) = &mut self.machines[slave].process else { return false };
+        let shifts = process.next_op().is_some_and(|op| tree::shifts(&op));
         let played = process.play();
         let nothing = matches!(played, Played::Idle);
+        self.expected[slave].note_shift(shifts, &played);
         if !nothing {
             self.say(|| format!("slave {slave}: {played:?}"));
         }
@@ -298,9 +303,19 @@ impl World {
     fn recover(&mut self) {
         let step = self.step;
         let over = move |until: &mut Option<u64>| until.take_if(|until| *until <= step).is_some();
+        if over(&mut self.log_fails) {
+            self.master.disk.mend();
+        }
         if over(&mut self.master_down) {
-            self.say(|| "master starts".into());
-            self.master.start(self.now);
+            let starts = self.master.start(&mut self.users.dice, self.now);
+            self.say(|| format!("master starts: {starts}"));
+            self.master_down = (!starts).then(|| self.some_steps());
+        }
+        // Changes in hand are waited for.
+        if self.master.next.is_some() && self.dice().chance(8) && self.master.begin_epoch() {
+            let epoch = self.master.epoch();
+            self.say(|| format!("epoch {} begins", epoch.number));
+            self.coverage.epoch();
         }
         if over(&mut self.unreadable) {
             self.master.unreadable = false;
@@ -332,6 +347,7 @@ impl World {
         for slave in 0..self.machines.len() {
             self.assert_equal(slave, "at the end");
         }
+        self.assert_told();
     }
 
     fn end_faults(&mut self) {
@@ -339,6 +355,7 @@ impl World {
         let end = |until: &mut Option<u64>| *until = until.map(|_| step);
         end(&mut self.master_down);
         end(&mut self.unreadable);
+        end(&mut self.log_fails);
         for trouble in &mut self.troubles {
             end(&mut trouble.down);
             end(&mut trouble.full);
@@ -400,7 +417,7 @@ impl World {
 
     /// The master says that it is equal and at the head.
     pub fn counts_as_equal(&self, slave: usize) -> bool {
-        let (view, head) = (&self.master.outlets[slave].view, self.master.head());
+        let (view, head) = (self.master.status(slave), self.master.head());
         view.state == StateName::Streaming
             && !view.needs_resync
             && !view.checking

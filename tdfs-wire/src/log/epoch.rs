@@ -1,7 +1,8 @@
 //! The next epoch in the place of the present one, while cursors read and changes wait.
 //!
-//! Called by the daemon when the log could not take a record: the old segments are of no use then, and go first. Slow
-//! work is done before, by [`Log::prepare`]; [`Log::begin_epoch`] only swaps.
+//! When the log could not take a record, `commit` ends the epoch, and the daemon has the next one begin: the old
+//! segments are of no use then, and go first. Slow work is done before, by [`Log::prepare`]; [`Log::begin_epoch`] only
+//! swaps.
 
 use super::recovery;
 use super::{Log, LogError, Shared};
@@ -32,6 +33,12 @@ impl Log {
         Extent { epoch: shared.epoch, head, oldest: shared.oldest() }
     }
 
+    /// Ends the epoch: a change is about to be seen of which no record tells. From now on cursors read nothing more, and
+    /// the state of an object is as of no record: it is no answer.
+    pub fn end_epoch(&self) {
+        self.shared().is_over.store(true, Ordering::Release);
+    }
+
     /// Removes all segments, so that their space can be used, and makes the first one of `epoch`, with room for a
     /// record of any size. Until [`Log::begin_epoch`] the log is the old one, which nobody may append to any more, and
     /// whose cursors read nothing more.
@@ -51,7 +58,7 @@ impl Log {
         Ok(NextEpoch(next))
     }
 
-    /// True from [`Log::prepare`] on until the next epoch begins: its segments are gone.
+    /// True from [`Log::end_epoch`] or [`Log::prepare`] on until the next epoch begins.
     pub fn is_over(&self) -> bool {
         self.shared().is_over.load(Ordering::Acquire)
     }

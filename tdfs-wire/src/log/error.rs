@@ -45,7 +45,7 @@ pub enum LogError {
         /// The first LSN that is held.
         oldest: Lsn,
     },
-    /// The epoch has ended, and its segments are gone: another one begins.
+    /// The epoch has ended: its records are of no use any more, another one begins.
     #[error("the epoch has ended")]
     Over,
     /// That position lies in the future.

@@ -87,7 +87,7 @@ pub struct Log {
 /// What cursors share with the log.
 struct Shared {
     storage: Arc<dyn Storage>,
-    /// The epoch has ended: its segments are gone, nobody reads here any more.
+    /// The epoch has ended: its segments may be gone, nobody reads here any more.
     is_over: AtomicBool,
     epoch: Epoch,
     options: Options,

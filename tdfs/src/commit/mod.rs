@@ -143,13 +143,13 @@ impl Commit {
         *self.over.lock() = None;
     }
 
-    /// All ops that were recorded after `lsn`; None if the log does not hold them any more.
+    /// All ops that were recorded after `lsn`; None if the log does not hold them any more, or the epoch is over.
     ///
     /// # Errors
     /// When the log can't be read.
     pub fn recorded_after(&self, lsn: Lsn) -> std::result::Result<Option<Vec<Op>>, LogError> {
         let mut cursor = match self.log.cursor(lsn) {
-            Err(LogError::Gone { .. }) => return Ok(None),
+            Err(LogError::Gone { .. } | LogError::Over) => return Ok(None),
             cursor => cursor?,
         };
         let mut ops = Vec::new();
@@ -183,7 +183,9 @@ impl Commit {
     /// The log can't take a record. Applications go on unhindered (DESIGN P5); what they change from now on no
     /// slave gets by records, and a kill must not make the next start believe otherwise.
     fn end_epoch(&self, why: &LogError) {
-        self.slots.end_epoch(); // first: who sees the flag below changes the tree at once
+        // First: who sees the flag below changes the tree at once, and what it has become is no answer to a slave.
+        self.slots.end_epoch();
+        self.log.end_epoch();
         let mut over = self.over.lock();
         if !self.is_over.swap(true, Ordering::AcqRel) {
             tracing::error!(

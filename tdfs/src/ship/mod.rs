@@ -39,7 +39,7 @@ use tdfs_wire::answer::Want;
 use tdfs_wire::frame::Codec;
 use tdfs_wire::log::{self, Cover, Extent, Lacking, Log};
 use tdfs_wire::message::{Branch, Order, Phase};
-use tdfs_wire::session::master::{Config as SessionConfig, Known, Progress, Session, View};
+use tdfs_wire::session::master::{Config as SessionConfig, Known, Session, View};
 use tdfs_wire::{Epoch, Frame, Id, Lsn, Position};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -67,7 +67,7 @@ pub struct Placed {
 /// Answers wants. Called on threads that may block, at most two at a time for each slave.
 pub trait Answerer: Send + Sync {
     /// Reads the object under its order locks and calls `place` exactly once, before they are released,
-    /// with the answer. `place` never blocks.
+    /// with the answer. `place` never blocks; once the epoch has ended it takes no answer.
     ///
     /// # Errors
     /// In words, when the object can't be read now; `place` was not called, and the want comes again later.
@@ -553,14 +553,10 @@ impl Outlet {
         }
     }
 
-    /// How it stands in that epoch: until its task has heard of it, nothing is known but that it needs a resync.
+    /// How it stands in that epoch.
     fn view_in(&self, epoch: Epoch) -> View {
-        let mut view = self.view.lock().clone();
-        if *self.epoch.lock() != epoch {
-            view.progress = Progress::default();
-            (view.began_after, view.continues, view.needs_resync) = (None, false, true);
-        }
-        view
+        let view = self.view.lock().clone();
+        if *self.epoch.lock() == epoch { view } else { view.of_another_epoch() }
     }
 
     fn put(&self, parcel: Parcel) {

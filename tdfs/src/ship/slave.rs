@@ -6,7 +6,7 @@
 use super::dial::{DialError, Dialled, dial};
 use super::frames::last;
 use super::verify::Verify;
-use super::{Answerer, Connecting, Outlet, Parcel, Placed, Shared, SlaveAddress, progress};
+use super::{Config, Connecting, Outlet, Parcel, Placed, Shared, SlaveAddress, progress};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
@@ -288,8 +288,8 @@ impl Slave {
             let wants: Vec<(u64, Want)> = self.wants.drain(..some).collect();
             self.outlet.answering.fetch_add(1, Ordering::AcqRel);
             let outlet = Arc::clone(&self.outlet);
-            let answerer = Arc::clone(&self.shared.config.answerer);
-            tokio::task::spawn_blocking(move || answer_some(&*answerer, &outlet, wants));
+            let shared = Arc::clone(&self.shared);
+            tokio::task::spawn_blocking(move || answer_some(&shared.config, &outlet, wants));
         }
         begun
     }
@@ -485,11 +485,11 @@ impl Slave {
 }
 
 /// Answers wants until their answers are large together; the others come again.
-fn answer_some(answerer: &dyn Answerer, outlet: &Outlet, wants: Vec<(u64, Want)>) {
+fn answer_some(config: &Config, outlet: &Outlet, wants: Vec<(u64, Want)>) {
     let mut bytes = 0;
     for (connection, want) in wants {
         if bytes < ANSWERED_TOGETHER_BYTES {
-            bytes += answer(answerer, outlet, connection, want);
+            bytes += answer(config, outlet, connection, want);
         } else {
             outlet.put(Parcel::Again { connection, want });
         }
@@ -499,9 +499,13 @@ fn answer_some(answerer: &dyn Answerer, outlet: &Outlet, wants: Vec<(u64, Want)>
 }
 
 /// Returns how many bytes the answer has.
-fn answer(answerer: &dyn Answerer, outlet: &Outlet, connection: u64, want: Want) -> usize {
+fn answer(config: &Config, outlet: &Outlet, connection: u64, want: Want) -> usize {
     let bytes = Cell::new(0);
-    let answered = answerer.answer(&want, &|Placed { as_of, frame, content_bytes }| {
+    let answered = config.answerer.answer(&want, &|Placed { as_of, frame, content_bytes }| {
+        // Changes without a record make what was read a state as of none. The next epoch asks anew.
+        if config.log.is_over() {
+            return;
+        }
         bytes.set(frame.wire_len());
         let wire = bytes.get() as u64;
         outlet.answer_bytes.fetch_add(wire, Ordering::Relaxed);

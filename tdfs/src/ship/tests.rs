@@ -298,6 +298,33 @@ fn slaves_are_filled_and_go_on_from_the_log() {
     });
 }
 
+/// P1, and DESIGN section 7, rule 2: while changes get no records, an object's state is as of none of them: a replica is
+/// not made equal to it, but in the next epoch.
+#[test]
+fn what_no_record_tells_of_is_no_answer() {
+    run(async {
+        let world = World::new(1 << 20);
+        (0..100).for_each(|i| world.tree.change(i % OBJECTS));
+        world.tree.log.end_epoch();
+        let replica = Replica::default();
+        let (receive, relay, address) = listen(&replica).await;
+        let ship = world.ship(&[address], None, 1 << 30);
+        until("it asks", || replica.0.0.lock().asked.len() == 20).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(replica.0.0.lock().content.len(), 0);
+        let next = Epoch { number: EPOCH.number + 1, id: Id([4; 16]) };
+        let prepared = world.tree.log.prepare(next).unwrap();
+        ship.expect_epoch([EPOCH, next].map(|epoch| Branch { epoch, from: None }).into());
+        world.tree.log.begin_epoch(prepared);
+        ship.epoch_began();
+        until("it is equal", || streams(&ship, 0)).await;
+        world.assert_equal(&replica);
+        ship.stop().await;
+        receive.stop().await;
+        relay.stop();
+    });
+}
+
 /// A link that is cut again and again loses, doubles and reorders nothing.
 #[test]
 fn a_link_that_is_cut_goes_on_where_it_was() {

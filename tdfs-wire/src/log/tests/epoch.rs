@@ -40,6 +40,22 @@ fn a_new_epoch_begins_in_place_when_there_is_room() {
     assert_eq!((again.epoch(), recovered.head), (next(), Lsn::new(20)));
 }
 
+/// P1: what a slave gets after a change that has no record would be the tree as it never was.
+#[test]
+fn an_epoch_that_has_ended_is_read_no_more() {
+    let storage = FaultyStorage::default();
+    let log = Log::create_in(storage.boxed(), EPOCH, SMALL).unwrap();
+    append(&log, 1, 100).unwrap();
+    let mut cursor = log.cursor(Lsn::ZERO).unwrap();
+    log.end_epoch();
+    assert!(log.is_over());
+    assert!(matches!(cursor.read(Lsn::new(1), 1), Err(LogError::Over)));
+    assert!(matches!(log.cursor(Lsn::ZERO), Err(LogError::Over)));
+    assert!(!storage.names().is_empty(), "only the next epoch's log needs their space");
+    log.begin_epoch(log.prepare(next()).unwrap());
+    assert!(!log.is_over());
+}
+
 /// The same after an error that is no lack of space, which the log could not take back: EIO.
 #[test]
 fn an_epoch_that_broke_is_left_behind() {

@@ -80,6 +80,11 @@ impl FaultyStorage {
         self.0.lock().used()
     }
 
+    /// From now on only what was written has its space.
+    pub(super) fn forget_preallocated(&self) {
+        self.0.lock().files.values().for_each(|file| file.lock().allocated = 0);
+    }
+
     /// A copy as another process would find it now, without faults.
     pub(super) fn copy(&self) -> FaultyStorage {
         let copy = FaultyStorage::default();

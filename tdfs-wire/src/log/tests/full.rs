@@ -72,6 +72,20 @@ fn reserved_space_outlives_the_begin_of_a_segment() {
     }
 }
 
+/// A file system that copies on write keeps no promise of space: an append can fail that had a reservation.
+#[test]
+fn an_append_that_finds_its_space_gone_leaves_nothing_behind() {
+    let storage = FaultyStorage::default();
+    let log = Log::create_in(storage.boxed(), EPOCH, SMALL).unwrap();
+    append(&log, 1, 100).unwrap();
+    storage.forget_preallocated();
+    capacity(&storage, storage.used() + 50);
+    assert!(append(&log, 2, 100).is_err_and(|e| e.is_no_space()));
+    capacity(&storage, 10_000);
+    assert_eq!(append(&log, 2, 100).unwrap(), Lsn::new(2));
+    assert_eq!(reopen(&storage, SMALL).unwrap().1.head, Lsn::new(2));
+}
+
 /// Taking back a torn append gives up what was preallocated: later reservations must not rely on it.
 #[test]
 fn space_is_reserved_anew_after_an_append_was_taken_back() {

@@ -248,6 +248,13 @@ impl View {
         let applied = self.progress.applied;
         if self.met { applied } else { applied.max(oldest.prev()) }
     }
+
+    /// The same slave in an epoch that its session has not heard of: nothing is known but that it needs a resync.
+    #[must_use]
+    pub fn of_another_epoch(self) -> View {
+        let (progress, began_after, continues, needs_resync) = (Progress::default(), None, false, true);
+        View { progress, began_after, continues, needs_resync, ..self }
+    }
 }
 
 /// What was known of a slave when the master last ended.
