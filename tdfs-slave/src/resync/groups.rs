@@ -276,6 +276,9 @@ impl Frontier {
             Some(before @ GroupId::Linked(_)) if before != group => self.groups.names(before),
             _ => vec![id],
         };
+        // What may have happened to the content by other names is known of the group that is left.
+        let before = self.group(id).filter(|before| *before != group);
+        let doubted = before.is_some_and(|before| self.groups.is_in_doubt(before));
         for id in names {
             if self.group(id).is_some_and(|before| before != group) {
                 self.leave_group(id);
@@ -284,6 +287,9 @@ impl Frontier {
                 node.group = Some(group);
                 self.groups.enter(id, group, told);
             }
+        }
+        if doubted {
+            self.groups.doubt(group);
         }
     }
 

@@ -337,6 +337,9 @@ impl Resync {
         // Once in a group it stays, until hard links are settled: what a name that is gone by now did to the
         // content may not have been compared.
         if links > 1 || here.links > 1 || self.frontier.group(node).is_some() {
+            if made != Made::Stands {
+                self.recompare_linked(node);
+            }
             self.frontier.enter_group(node, GroupId::Master(ino), Some(links));
             self.frontier.groups.claim(ino, here.ino);
             if let Some(group) = self.frontier.groups.get_mut(GroupId::Master(ino)) {
@@ -344,6 +347,15 @@ impl Resync {
             }
         }
         Ok((made, here))
+    }
+
+    /// The name has another inode by now: what a record linked with it still stands for the old one, and what records do
+    /// by that name is not done to this one.
+    fn recompare_linked(&mut self, node: NodeId) {
+        let Some(group @ GroupId::Linked(_)) = self.frontier.group(node) else { return };
+        for name in self.frontier.groups.names(group).into_iter().filter(|&name| name != node) {
+            self.frontier.recompare_node(name, Touch::Doubted);
+        }
     }
 
     /// Another checked name of the same object, with its inode in the replica.

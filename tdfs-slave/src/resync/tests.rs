@@ -4,6 +4,7 @@ mod bounds;
 mod coverage;
 mod crash;
 mod disk;
+mod links;
 mod looks;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of the model are small")]
 pub mod model;

@@ -96,7 +96,7 @@ impl Users {
                 target: b"target"[..1 + self.dice.below(3)].to_vec(),
             }),
             5 => Op::Namespace(NamespaceOp::Mknod { new, node: Node::Char(self.dice.below(2) as u64) }),
-            6 | 7 => Op::Namespace(NamespaceOp::Link { from: path, to, parent_mtime }),
+            6 | 7 => Op::Namespace(NamespaceOp::Link { from: path, to: new.path, parent_mtime }),
             8 | 9 => Op::Namespace(NamespaceOp::Unlink { links: links_left(&path), path, parent_mtime }),
             10 => Op::Namespace(NamespaceOp::Rmdir { path, parent_mtime }),
             11..=14 => {
