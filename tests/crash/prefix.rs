@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use crate::model::{self, Model, NAMES, Seen, Step, TreeState};
-use crate::{SOON, cluster, repairs};
+use crate::{SOON, cluster, duration, repairs};
 
 /// Slaves that are killed by turns.
 const SLAVES: usize = 4;
@@ -26,6 +26,11 @@ const SLAVES: usize = 4;
 const STREAMS: Duration = Duration::from_millis(1_300);
 /// The writers are so many changes ahead of the slowest slave, at most.
 const LEAD_MAX: Step = 4_000;
+
+/// The short forms do so much; the long ones are `TDFS_MINUTES` long.
+const PASSES_MIN: u64 = 4_000;
+const CHANGES_MIN: Step = 8_000;
+const KILLS_MIN: usize = 32;
 
 /// Changes that a slave is behind when it is about to be killed, if they come within this time.
 const BACKLOG: Step = 500;
@@ -210,11 +215,11 @@ fn look(root: &Path, rng: &mut Rng, seen: &mut Vec<Seen>) {
 /// record of the log, and that record's LSN never goes backwards."
 #[test]
 fn a_reader_sees_prefixes_alone() {
-    let (passes, changes) = if harness::long_form() { (200_000, 500_000) } else { (4_000, 8_000) };
+    let (begin, long) = (Instant::now(), duration(Duration::ZERO));
     Stage::new(1).play(|stage| {
-        harness::eventually(SOON * 20, "the reader looks often enough", || {
-            let enough = stage.passes.load(Ordering::SeqCst) >= passes && stage.slowest() > changes;
-            enough || stage.stop.load(Ordering::SeqCst)
+        harness::eventually(long + SOON * 20, "the reader looks often enough", || {
+            let enough = stage.passes.load(Ordering::SeqCst) >= PASSES_MIN && stage.slowest() > CHANGES_MIN;
+            (enough && begin.elapsed() >= long) || stage.stop.load(Ordering::SeqCst)
         });
     });
 }
@@ -223,14 +228,14 @@ fn a_reader_sees_prefixes_alone() {
 /// "Prefix": "never a later change without an earlier one".
 #[test]
 fn each_kill_leaves_a_prefix() {
-    let kills = if harness::long_form() { 1_000 } else { 32 };
+    let (begin, long) = (Instant::now(), duration(Duration::ZERO));
     // A slave that is lost within a second of its return is dialled later and later: so they take turns.
     Stage::new(SLAVES).play(|stage| {
         let mut rng = Rng::new(harness::rng::run_seed());
-        let mut moved = 0;
+        let (mut kills, mut moved) = (0, 0);
         let mut started = [Instant::now(); SLAVES];
-        for kill in 0..kills {
-            let slave = kill % SLAVES;
+        while kills < KILLS_MIN || begin.elapsed() < long {
+            let slave = kills % SLAVES;
             let last = stage.floors[slave].load(Ordering::SeqCst);
             harness::eventually(SOON, "it applies for a while", || {
                 assert!(!stage.stop.load(Ordering::SeqCst), "a worker has failed");
@@ -240,7 +245,9 @@ fn each_kill_leaves_a_prefix() {
             let step = stage.kill(slave, Duration::from_micros(rng.below(6_000)));
             started[slave] = Instant::now();
             moved += usize::from(step > last);
+            kills += 1;
         }
+        println!("{kills} kills, replay had gone on before {moved} of them");
         assert!(moved * 10 > kills * 9, "between {kills} kills replay went on only {moved} times");
     });
 }
