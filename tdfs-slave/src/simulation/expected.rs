@@ -4,9 +4,9 @@ use super::machine::Played;
 use super::tree;
 use super::world::World;
 use crate::relay::Replay;
-use tdfs_wire::Position;
-use tdfs_wire::message::{Begin, Plan, Standing};
+use tdfs_wire::message::{Plan, Standing};
 use tdfs_wire::session::master::Progress;
+use tdfs_wire::{Lsn, Position};
 
 /// One applied record in so many is followed by a look at the whole replica; the others by a look at what it names.
 const WHOLE_ONE_IN: usize = 24;
@@ -26,8 +26,8 @@ pub struct Expected {
     equal: bool,
     last: Option<Position>,
     divergences: u64,
-    /// The record in hand shifts, and a fault came into it.
-    half_shifted: bool,
+    /// The last record that shifts, and was begun.
+    shift: Option<Lsn>,
 }
 
 impl Expected {
@@ -44,14 +44,10 @@ impl Expected {
         self.tampered && self.tainted.is_some()
     }
 
-    /// A file system in memory does not shift at once. So the redo of a shift can't know how far it came, and gives the
-    /// file up to be healed, as a divergence.
-    pub fn note_shift(&mut self, shifts: bool, played: &Played) {
-        match played {
-            Played::Stalled(_) => self.half_shifted |= shifts,
-            Played::Began(Begin { plan: Plan::Resync { .. }, .. }) => self.half_shifted = false,
-            _ => {}
-        }
+    /// A file system in memory does not shift at once. So a redo, after a stall or a kill, can't know how far the shift
+    /// came, and gives the file up to be healed, as a divergence.
+    pub fn note_shift(&mut self, begun: Option<Lsn>) {
+        self.shift = begun.or(self.shift);
     }
 
     pub fn has_position(&self) -> bool {
@@ -66,7 +62,7 @@ impl Expected {
     /// The machine went down: it may be anywhere before.
     pub fn crashed(&mut self) {
         self.killed();
-        (self.last, self.equal, self.half_shifted) = (None, false, false);
+        (self.last, self.equal, self.shift) = (None, false, None);
     }
 }
 
@@ -108,7 +104,7 @@ impl World {
         expected.last = now;
         if let Played::Began(begin) = played {
             if matches!(begin.plan, Plan::Resync { .. }) {
-                (expected.whole, expected.check) = (Some(step), None);
+                (expected.whole, expected.check, expected.shift) = (Some(step), None, None);
             }
             if begin.check {
                 expected.check = Some(step);
@@ -127,9 +123,8 @@ impl World {
             expected.whole = None;
         }
         let diverged = report.divergences > std::mem::replace(&mut expected.divergences, report.divergences);
-        let half_shifted = expected.half_shifted && matches!(played, Played::Applied(..));
-        expected.half_shifted &= !half_shifted;
-        let excused = expected.tainted.is_some() || half_shifted;
+        let shifts_again = matches!(played, Played::Applied(lsn, _) if expected.shift == Some(*lsn));
+        let excused = expected.tainted.is_some() || shifts_again;
         assert!(!diverged || excused, "slave {slave}: nobody wrote to it: {report:?}");
         if expected.equal && expected.tainted.is_none() {
             self.assert_prefix(slave, played, found_equal);

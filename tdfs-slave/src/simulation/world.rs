@@ -287,15 +287,16 @@ impl World {
     }
 
     pub fn play(&mut self, slave: usize) -> bool {
+        let due = self.position(slave).map(|here| here.lsn.next());
         let Some(process) = &mut self.machines[slave].process else { return false };
-        let shifts = process.next_op().is_some_and(|op| tree::shifts(&op));
+        let shift = due.filter(|_| process.next_op().is_some_and(|op| tree::shifts(&op)));
         let played = process.play();
         let nothing = matches!(played, Played::Idle);
-        self.expected[slave].note_shift(shifts, &played);
         if !nothing {
             self.say(|| format!("slave {slave}: {played:?}"));
         }
         self.observe(slave, &played);
+        self.expected[slave].note_shift(shift);
         !nothing
     }
 

@@ -383,10 +383,10 @@ impl Session {
             if let Some(cause) = cause {
                 self.resync_begins(cause);
             }
-            (self.known.check_due, self.resync_asked) = (false, None);
+            self.resync_asked = None;
         }
-        // From now on the slave knows of the check, durably.
-        self.known.check_due &= !report.checking;
+        // The slave has begun: it knows of the check, durably. What it tells first may come from after its end.
+        self.known.check_due = false;
         // The check has found something: one resync, also where that is healed bit by bit.
         let turned = !self.report.resyncing && report.resyncing;
         let found = turned && self.report.checking;

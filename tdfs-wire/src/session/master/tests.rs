@@ -499,6 +499,18 @@ fn a_check_that_finds_something_counts() {
     assert!(!story.session.view().needs_resync && !story.session.view().checking);
 }
 
+/// Of what a slave has to report only the newest goes out: it need not ever say that the check goes on.
+#[test]
+fn a_check_that_a_resync_has_taken_over_before_a_report_is_not_due_any_more() {
+    let mut story = Story::new();
+    story.session.known.check_due = true;
+    story.greet();
+    assert_eq!(story.welcome(equal(at(2, 100))), ["stream 100 check"]);
+    story.tell(checking(false, true));
+    story.tell(checking(false, false));
+    assert!(!story.session.view().needs_resync && !story.session.view().checking);
+}
+
 #[test]
 fn a_resync_by_hand_begins_anew_with_what_was_asked_for() {
     for (checksum, begin) in [(false, "resync 100"), (true, "checksum 100")] {
