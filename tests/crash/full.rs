@@ -11,11 +11,14 @@ use std::process::Command;
 use harness::cluster::ClusterPaths;
 use harness::ops::{Names, Performer, generate};
 use harness::{Caller, Cluster, Compare, Rng, require};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::{cluster, repairs};
+
+/// What `O_DIRECT` wants offsets, lengths and memory to be multiples of.
+const BLOCK: usize = 4096;
 
 /// A backing tree of 4 MiB.
 fn small_tmpfs(paths: &ClusterPaths) {
@@ -68,6 +71,24 @@ fn fill(path: &Path, piece: usize) -> u64 {
     }
 }
 
+/// The same past the page cache; `len` is a multiple of a block.
+fn fill_directly(path: &Path, len: usize) -> u64 {
+    let flags = OFlags::DIRECT | OFlags::WRONLY | OFlags::CREATE;
+    let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)).unwrap());
+    let bytes = vec![7; len + BLOCK];
+    let start = bytes.as_ptr().align_offset(BLOCK);
+    loop {
+        match rustix::io::write(&file, &bytes[start..start + len]) {
+            Ok(0) => panic!("write(2) took nothing"),
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error, Errno::NOSPC);
+                return file.metadata().unwrap().len();
+            }
+        }
+    }
+}
+
 /// The backing tree itself is compared: of an operation that failed the kernel takes no new mtime to know, so
 /// the mount may show the old one.
 fn equal(cluster: &Cluster, what: &str) {
@@ -89,6 +110,9 @@ fn without_space(cluster: Cluster, holes: bool) {
     cluster.wait();
     let before = repairs(&cluster);
     let mount = cluster.mount().to_owned();
+    assert!(fill_directly(&mount.join("full"), 75 * BLOCK) > 1 << 20);
+    equal(&cluster, "short direct writes");
+    fs::remove_file(mount.join("full")).unwrap();
     // Pieces of no round size: the last write is a short one.
     assert!(fill(&mount.join("full"), 300_001) > 1 << 20);
     equal(&cluster, "short writes");

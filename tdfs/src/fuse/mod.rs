@@ -46,13 +46,13 @@ const REQUIRED: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT
     .union(InitFlags::FUSE_DONT_MASK)
     .union(InitFlags::FUSE_POSIX_ACL);
 
-/// What we ask for if it is offered.
+/// What we ask for if it is offered. Not `FUSE_ASYNC_DIO`: with it a short direct write, as on a full disk, is EIO to the
+/// application (fs/fuse/file.c, `fuse_get_res_by_io`).
 const WISHED: InitFlags = InitFlags::FUSE_HANDLE_KILLPRIV_V2
     .union(InitFlags::FUSE_PARALLEL_DIROPS)
     .union(InitFlags::FUSE_DO_READDIRPLUS)
     .union(InitFlags::FUSE_READDIRPLUS_AUTO)
     .union(InitFlags::FUSE_CACHE_SYMLINKS)
-    .union(InitFlags::FUSE_ASYNC_DIO)
     .union(InitFlags::FUSE_EXPLICIT_INVAL_DATA)
     .union(InitFlags::FUSE_ABORT_ERROR);
 
