@@ -1,7 +1,7 @@
 //! Hard links that records make while the names are compared.
 
 use super::rules::{compared, ends_equal, recorded, twins};
-use super::story::{chmod, exchange, link, p, unlink, write};
+use super::story::{chmod, exchange, link, p, rename, unlink, write};
 use super::world::World;
 use tdfs_wire::Op;
 use tdfs_wire::trail::Extent;
@@ -56,6 +56,22 @@ fn linked_name_is_compared_when_the_other_may_be_of_another_object() {
     compared_wholly(&mut world, "a");
     recorded(&mut world, write("d", 0), b"d's");
     recorded(&mut world, unlink("d"), &[]);
+    ends_equal(world);
+}
+
+/// Rule 8: what a name did to the inode is not hidden by its being gone when the answer comes.
+#[test]
+fn file_that_a_name_wrote_to_while_it_was_compared_is_compared_once_more() {
+    let mut world = twins(&["u/", "u/x", "u/d"]);
+    world.replica.apply(&unlink("u/d"), &[]).unwrap();
+    world.replica.apply(&link("u/x", "u/d"), &[]).unwrap();
+    compared(&mut world, "");
+    recorded(&mut world, rename("u/x", "a"), &[]);
+    world.send_wants_now();
+    recorded(&mut world, write("u/d", 0), b"d's");
+    recorded(&mut world, unlink("u/d"), &[]);
+    world.answer_about(&p("a"));
+    world.deliver_all();
     ends_equal(world);
 }
 
