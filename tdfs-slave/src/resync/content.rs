@@ -88,7 +88,8 @@ impl Resync {
         self.frontier.groups.set_exact(group);
         // Since the content was read, names that nobody knew to be of the inode may have changed it and gone; and it
         // may be of a group only now, or of none.
-        fill.again |= !is_grouped && self.frontier.groups.is_lost_since(here.ino, fill.lost_at);
+        fill.again |= (!is_grouped && self.frontier.groups.is_lost_since(here.ino, fill.lost_at))
+            || (found.links > 1 && self.frontier.groups.is_shifted_since(fill.lost_at));
         let builds_on_content =
             fill.offset > 0 || found.stretches.iter().any(|stretch| matches!(stretch, Stretch::Same(_)));
         if made != Made::Stands && builds_on_content {

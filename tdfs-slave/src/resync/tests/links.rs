@@ -1,7 +1,7 @@
 //! Hard links that records make while the names are compared.
 
 use super::rules::{compared, ends_equal, recorded, twins};
-use super::story::{chmod, exchange, link, p, rename, unlink, write};
+use super::story::{chmod, collapse, exchange, link, p, rename, unlink, write};
 use super::world::World;
 use tdfs_wire::Op;
 use tdfs_wire::trail::Extent;
@@ -41,6 +41,22 @@ fn what_a_linked_name_missed_is_compared_by_the_other() {
     }
     recorded(&mut world, unlink("c"), &[]);
     compared(&mut world, "a");
+    ends_equal(world);
+}
+
+/// Rule 8: a record that moves bytes, by a name that is not known to be of what is being compared, makes hashes stale.
+#[test]
+fn bytes_moved_by_another_name_make_the_file_be_compared_once_more() {
+    let mut world = unsettled(&["a"]);
+    world.record_both(write("a", 0), b"aaaabbbbccccdddd");
+    world.record_both(link("a", "c"), &[]);
+    compared(&mut world, "");
+    lost(&mut world, write("c", 8), b"aaaa", &[("c", Extent::All)]);
+    world.send_wants_now();
+    // Where the replica has `cccc` now, the master has what was the replica's first block when it was hashed.
+    recorded(&mut world, collapse("a", 0, 8, 16), &[]);
+    world.answer_about(&p("c"));
+    world.deliver_all();
     ends_equal(world);
 }
 
