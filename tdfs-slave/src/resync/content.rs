@@ -60,7 +60,7 @@ impl Resync {
         found: &FoundObject<'_>,
     ) -> Result<(), Failure> {
         let identity = Identity { path, kind: &found.meta.kind, ino: found.ino, links: found.links };
-        let Some(Need::Object(fill)) = self.frontier.need(node) else {
+        let Some(Need::Object(mut fill)) = self.frontier.need(node) else {
             let same = stock.look(path)?.filter(|here| here.meta.kind == found.meta.kind);
             // In a look its size and mtime stand for its content; but a record since, by whatever name, may have
             // set them (rule 7). Where they differ all the same, the content counts as differing.
@@ -82,8 +82,14 @@ impl Resync {
                 }
             };
         };
+        let group = GroupId::Master(found.ino);
+        let is_grouped = self.frontier.group(node) == Some(group);
         let (made, here) = self.make_name(stock, node, identity)?;
-        self.frontier.groups.set_exact(GroupId::Master(found.ino));
+        self.frontier.groups.set_exact(group);
+        // Since the content was read, names that nobody knew to be of the inode may have changed it and gone; and it
+        // may be of a group only now, or of none.
+        fill.again |= (!is_grouped && self.frontier.groups.is_lost_since(here.ino, fill.lost_at))
+            || (found.links > 1 && self.frontier.groups.is_shifted_since(fill.lost_at));
         let builds_on_content =
             fill.offset > 0 || found.stretches.iter().any(|stretch| matches!(stretch, Stretch::Same(_)));
         if made != Made::Stands && builds_on_content {
@@ -106,8 +112,7 @@ impl Resync {
                 return Ok(());
             }
         }
-        if let Some(group) = self.frontier.groups.get_mut(GroupId::Master(found.ino)).filter(|_| !fill.again)
-        {
+        if let Some(group) = self.frontier.groups.get_mut(group).filter(|_| !fill.again) {
             group.compared_at = group.compared_at.max(fill.lost_at);
         }
         if fill.again {

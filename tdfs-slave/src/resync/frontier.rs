@@ -379,6 +379,7 @@ impl Frontier {
     pub fn strip(&mut self, top: NodeId) {
         let mut below = self.at_or_below(top);
         below.reverse();
+        let mut linked = Vec::new();
         for id in below {
             let touch = match (self.mark(id), self.need(id)) {
                 (Mark::Unchecked(Touch::Doubted), _) => Touch::Doubted,
@@ -388,8 +389,18 @@ impl Frontier {
                 (Mark::Checked, _) => Touch::No,
             };
             self.set_need(id, None);
+            if let Some(group @ GroupId::Linked(_)) = self.group(id) {
+                linked.extend(self.groups.names(group));
+            }
             self.leave_group(id);
             self.set_mark(id, Mark::Unchecked(touch));
+        }
+        // The name may be found to be of another object, and take the inode with it. Nobody would know that a name which
+        // stays behind has it, too: which object that is of is not known.
+        for id in linked {
+            if self.group(id).is_some() {
+                self.recompare_node(id, Touch::Doubted);
+            }
         }
         for id in self.at_or_below(top).into_iter().rev().filter(|&id| id != top) {
             self.prune(id);

@@ -10,7 +10,7 @@
 //! of them doubted every group a resync would have no end.
 
 use super::frontier::{Frontier, NodeId};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 /// Most inodes of the replica that are remembered because they lost a touched name.
 const SUSPECTS_MAX: usize = 1 << 18;
@@ -61,8 +61,10 @@ pub struct Groups {
     lost_of_any: u64,
     /// The value of `lost` when it was an object of the master with a name that is not known to be of a group.
     lost_of_unknown: u64,
-    /// Inodes of the replica that lost such a name.
-    suspects: HashSet<u64>,
+    /// The value of `lost` when bytes were moved in an object by a name without all its others.
+    shifted: u64,
+    /// Inodes of the replica that lost such a name, with the value of `lost` when they did last.
+    suspects: HashMap<u64, u64>,
     /// True if what went so may have had names that nobody knows to be names of it.
     unseen: bool,
 }
@@ -207,15 +209,33 @@ impl Groups {
             self.doubt(GroupId::Master(ino));
         }
         if self.suspects.len() < SUSPECTS_MAX {
-            self.suspects.insert(local);
+            self.lost += 1;
+            self.suspects.insert(local, self.lost);
         } else {
             self.lose();
         }
     }
 
+    /// A record moved bytes in the content of an object that has, or may have, names that are not known to be of it.
+    pub(super) fn shift(&mut self) {
+        self.lost += 1;
+        self.shifted = self.lost;
+    }
+
+    /// True if what was read of the inode `local` of the replica when `lost` was `since` may have changed unseen, and
+    /// no group of the name that it was read by could tell.
+    pub(super) fn is_lost_since(&self, local: u64, since: u64) -> bool {
+        since < self.lost_of_any || self.suspects.get(&local).is_some_and(|&lost| since < lost)
+    }
+
+    /// True if bytes may have been moved since then in an object with several names.
+    pub(super) fn is_shifted_since(&self, since: u64) -> bool {
+        since < self.shifted
+    }
+
     /// True if records may have changed the inode `local` of the replica by a name that is gone.
     pub fn is_suspect(&self, local: u64) -> bool {
-        self.suspects.contains(&local)
+        self.suspects.contains_key(&local)
     }
 
     /// True if that may be so of any that changed meanwhile.

@@ -335,7 +335,14 @@ impl Frontier {
             }
             return;
         }
-        let Some(id) = place.node.filter(|_| shifting) else { return };
+        if !shifting {
+            return;
+        }
+        let is_stranger = self.is_partial() && place.node.is_none_or(|id| self.group(id).is_none());
+        if is_stranger || !self.has_all_names(path) {
+            self.groups.shift();
+        }
+        let Some(id) = place.node else { return };
         let names = self.group(id).map_or(vec![id], |group| self.groups.names(group));
         for name in names {
             if let Some(Need::Object(fill)) = self.need(name) {

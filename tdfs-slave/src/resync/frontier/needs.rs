@@ -116,8 +116,15 @@ impl Frontier {
 
     /// The want `want` was sent for the node.
     pub fn ask(&mut self, id: NodeId, want: u64) {
+        let lost = self.groups.lost();
         if let Some(node) = self.get_mut(id) {
             node.asked = Some(want);
+            if let Some(Need::Object(fill)) = &mut node.need
+                && fill.offset == 0
+            {
+                // The content was read just now.
+                fill.lost_at = lost;
+            }
             self.asked.insert(want, id);
         }
     }
