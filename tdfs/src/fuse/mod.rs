@@ -518,9 +518,10 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let killed = self.kill_privileges(ino, Passthrough::lacks_fsetid(caller(request)));
-        let range = Range { offset, len };
-        let done = killed.and_then(|()| self.passthrough.allocate(ino.0, range, mode.cast_unsigned()));
+        let done = self.passthrough.allocate(ino.0, Range { offset, len }, mode.cast_unsigned());
+        // What the backing file system does not know at all it refuses before it clears anything.
+        let kill = done != Err(rustix::io::Errno::OPNOTSUPP) && Passthrough::lacks_fsetid(caller(request));
+        let done = self.kill_privileges(ino, kill).and(done);
         answer!("fallocate", reply, done, _done => reply.ok());
     }
 
