@@ -389,9 +389,7 @@ impl Frontier {
                 (Mark::Checked, _) => Touch::No,
             };
             self.set_need(id, None);
-            if let Some(group @ GroupId::Linked(_)) = self.group(id) {
-                linked.extend(self.groups.names(group));
-            }
+            linked.extend(self.linked_with(id));
             self.leave_group(id);
             self.set_mark(id, Mark::Unchecked(touch));
         }

@@ -313,6 +313,12 @@ impl Frontier {
         }
     }
 
+    /// The other names that records linked with this one, while it is not known of which object they are.
+    pub(super) fn linked_with(&self, id: NodeId) -> Vec<NodeId> {
+        let Some(group @ GroupId::Linked(_)) = self.group(id) else { return Vec::new() };
+        self.groups.names(group).into_iter().filter(|&name| name != id).collect()
+    }
+
     /// Takes the name out of its group.
     pub fn leave_group(&mut self, id: NodeId) {
         if let Some(group) = self.get_mut(id).and_then(|node| node.group.take()) {

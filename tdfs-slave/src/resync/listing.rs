@@ -338,7 +338,10 @@ impl Resync {
         // content may not have been compared.
         if links > 1 || here.links > 1 || self.frontier.group(node).is_some() {
             if made != Made::Stands {
-                self.recompare_linked(node);
+                // What records linked with the name still stands for the old inode, and has what they do by it.
+                for name in self.frontier.linked_with(node) {
+                    self.frontier.recompare_node(name, Touch::Doubted);
+                }
             }
             self.frontier.enter_group(node, GroupId::Master(ino), Some(links));
             self.frontier.groups.claim(ino, here.ino);
@@ -347,15 +350,6 @@ impl Resync {
             }
         }
         Ok((made, here))
-    }
-
-    /// The name has another inode by now: what a record linked with it still stands for the old one, and what records do
-    /// by that name is not done to this one.
-    fn recompare_linked(&mut self, node: NodeId) {
-        let Some(group @ GroupId::Linked(_)) = self.frontier.group(node) else { return };
-        for name in self.frontier.groups.names(group).into_iter().filter(|&name| name != node) {
-            self.frontier.recompare_node(name, Touch::Doubted);
-        }
     }
 
     /// Another checked name of the same object, with its inode in the replica.

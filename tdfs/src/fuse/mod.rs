@@ -518,10 +518,11 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let done = self.passthrough.allocate(ino.0, Range { offset, len }, mode.cast_unsigned());
-        // What the backing file system does not know at all it refuses before it clears anything.
-        let kill = done != Err(rustix::io::Errno::OPNOTSUPP) && Passthrough::lacks_fsetid(caller(request));
-        let done = self.kill_privileges(ino, kill).and(done);
+        let done = match self.passthrough.allocate(ino.0, Range { offset, len }, mode.cast_unsigned()) {
+            // What the backing file system does not know at all it refuses before it clears anything.
+            Err(rustix::io::Errno::OPNOTSUPP) => Err(rustix::io::Errno::OPNOTSUPP),
+            done => self.kill_privileges(ino, Passthrough::lacks_fsetid(caller(request))).and(done),
+        };
         answer!("fallocate", reply, done, _done => reply.ok());
     }
 
