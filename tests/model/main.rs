@@ -5,16 +5,18 @@
 #![allow(clippy::unwrap_used, reason = "in a test a failure is a panic")]
 
 mod sequence;
-mod shrink;
 mod view;
 mod worker;
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use harness::modes::Mode;
-use harness::{Cluster, ClusterBuilder};
+use harness::{Cluster, ClusterBuilder, Rng};
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
-use sequence::{Model, drawn, told};
+use sequence::{Model, sequences, told};
 
 /// How long one mode may take in the short form.
 const SHORT: Duration = Duration::from_secs(6);
@@ -50,26 +52,32 @@ fn on_disk() {
 
 fn check(builder: ClusterBuilder) {
     let first = harness::rng::run_seed();
-    let mut model = Model::start(builder);
+    let model = RefCell::new(Model::start(builder));
     let (count, began) = (wanted(), Instant::now());
     let mut done = 0;
     while count.map_or_else(|| began.elapsed() < SHORT, |count| done < count) {
-        let seed = first.wrapping_add(done);
-        let steps = drawn(seed);
-        if let Some(difference) = model.difference(&steps) {
-            let shrunk = shrink::shrunk(steps, |fewer| model.difference(fewer).is_some());
-            let last = model.difference(&shrunk);
-            panic!(
-                "TDFS_SEED={seed}: {difference}\n  shrunk to:\n{}\n  {}",
-                told(&shrunk),
-                last.unwrap_or_else(|| "which did not fail once more".to_owned())
-            );
-        }
+        sequence(first.wrapping_add(done), &model);
         done += 1;
     }
+    let model = model.into_inner();
     println!("{done} sequences, {} operations that succeeded", model.succeeded);
     assert!(model.succeeded > done * 5, "hardly anything succeeded");
     model.finish();
+}
+
+/// Does the sequence of this seed; one that fails is shrunk and told.
+fn sequence(seed: u64, model: &RefCell<Model>) {
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &Rng::new(seed).bytes(32));
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let drawn = sequences().new_tree(&mut runner).unwrap();
+    let done = runner.run_one(drawn, |steps| {
+        model.borrow_mut().difference(&steps).map_or(Ok(()), |found| Err(TestCaseError::fail(found)))
+    });
+    match done {
+        Ok(_) => (),
+        Err(TestError::Fail(found, steps)) => panic!("TDFS_SEED={seed}: {found}\n{}", told(&steps)),
+        Err(aborted) => panic!("TDFS_SEED={seed}: {aborted}"),
+    }
 }
 
 /// None for as long as the short form takes.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use harness::ops::{HeldOp, Op, generate};
 use harness::{Cluster, ClusterBuilder, Compare, Rng};
+use proptest::prelude::{Strategy, any};
 
 use crate::view::{Depth, View, Wanted};
 use crate::worker::{self, WORKERS, Worker};
@@ -38,12 +39,12 @@ impl Step {
     }
 }
 
-/// The sequence of this seed. Every second one has stores through mappings.
-pub fn drawn(seed: u64) -> Vec<Step> {
-    let mut rng = Rng::new(seed);
-    let kind = if rng.one_in(2) { Kind::Mapped } else { Kind::Timed };
-    let count = 10 + rng.index(STEPS_MAX - 10);
-    (0..count).map(|_| Step { who: rng.index(WORKERS), seed: rng.next(), kind }).collect()
+/// All sequences. Every second one has stores through mappings. One that fails is made short by leaving out steps.
+pub fn sequences() -> impl Strategy<Value = Vec<Step>> {
+    let kind = proptest::sample::select(&[Kind::Mapped, Kind::Timed]).no_shrink();
+    let steps = proptest::collection::vec((0..WORKERS, any::<u64>()).no_shrink(), 1..=STEPS_MAX);
+    (kind, steps)
+        .prop_map(|(kind, steps)| steps.into_iter().map(|(who, seed)| Step { who, seed, kind }).collect())
 }
 
 /// It as text, a step a line.
