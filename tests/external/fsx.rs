@@ -20,11 +20,13 @@ use harness::modes;
 /// It takes seconds; a busy machine takes longer.
 const LIMIT: Duration = Duration::from_secs(600);
 
+/// Not of 0 bytes: posix_fallocate(3) refuses that everywhere, and fsx then gives up.
 const CONFIG: &str = "
 flen = 262144
 nomsyncafterwrite = NO_MSYNC
 
 [opsize]
+min = 1
 max = 65536
 
 [weights]
