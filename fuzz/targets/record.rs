@@ -34,7 +34,8 @@ fn read(bytes: &[u8]) {
     let mut rest = bytes;
     while let Ok((record, len)) = Record::parse(rest) {
         assert!(len <= RECORD_BYTES_MAX && record.lsn <= Lsn::MAX);
-        let mut draft = Draft::new(&record.op, record.bulk).expect("what was read is within the limits");
+        let mut draft =
+            Draft::owned(&record.op, record.owners, record.bulk).expect("what was read is within the limits");
         assert_eq!(draft.place(record.lsn, record.time_ns).concat(), rest[..len], "one reading");
         check_op(&record.op, record.bulk);
         trail.follow(&record.op);

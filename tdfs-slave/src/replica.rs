@@ -32,12 +32,15 @@ use tdfs_host::state::StateDir;
 use tdfs_host::step::try_outside;
 use tdfs_wire::answer::{Answer, Want};
 use tdfs_wire::message::{Begin, Check, Finding, Lost, Order, Plan, Report, Standing};
-use tdfs_wire::record::Record;
+use tdfs_wire::op::AttrOp;
+use tdfs_wire::record::{Owners, Record};
 use tdfs_wire::{Id, Lsn, Op, Position, TreePath};
 use tracing::{info, warn};
 
 /// What was cached of the tree is forgotten so often: somebody may have written there, and that shall show.
 const CACHE_AGE_MAX: Duration = Duration::from_secs(1);
+/// setuid and setgid, in a mode.
+const SET_ID_BITS: u32 = 0o6000;
 /// What a failed sync means, in status.
 const LOST: &str = "a sync of the replica failed, and what was written before may be lost";
 /// What a resync says that waits for a human.
@@ -271,7 +274,8 @@ impl Replica {
             }
         };
         if self.contradiction.is_none() {
-            match replay::apply(&mut self.target, &mut self.lacks, (&record.op, record.bulk), pass) {
+            let told = (&record.op, self.owners(record), record.bulk);
+            match replay::apply(&mut self.target, &mut self.lacks, told, pass) {
                 Ok(()) => self.did(&record.op)?,
                 // Not to be tried again: a second attempt would take the intruder's work for its own.
                 Err(Failure::Divergence(trouble)) => self.contradiction = Some(trouble),
@@ -284,6 +288,17 @@ impl Replica {
         (self.doubt, self.stood, self.contradiction) = (None, None, None);
         self.applied.done(record.crc);
         Ok(())
+    }
+
+    /// Whose the objects have to be that a record changes, where that can be said; a setuid bit never gets to what is
+    /// somebody else's.
+    fn owners(&self, record: &Record<'_>) -> Owners {
+        let sets_id = matches!(record.op, Op::Attr(AttrOp::Mode { mode, .. }) if mode & SET_ID_BITS != 0);
+        let is_known = match &self.resync {
+            Some(resync) => !resync.may_differ(&record.op),
+            None => self.kept.standing == KeptStanding::Equal,
+        };
+        if is_known || sets_id { record.owners } else { Owners::default() }
     }
 
     /// What `op` is going to remove; None where nobody has to know.
@@ -457,6 +472,10 @@ impl Replay for Replica {
         // What was found and is not noted yet could be moved away by the record.
         let ready = self.distrust_failed_sync().and_then(|()| self.heal_now());
         let done = ready.and_then(|()| self.redo(record));
+        if done.is_err() {
+            // What is cached may lead to what somebody moved out of the replica, where nothing can be done.
+            self.target.drop_all();
+        }
         self.stalled = done.as_ref().err().map(|stall| format!("record {}: {}", record.lsn, stall.why));
         done
     }

@@ -26,6 +26,15 @@ pub enum Kind {
     Block(u64),
 }
 
+/// User and group that an object belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
 /// All of an object but its names and content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
@@ -46,6 +55,11 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// Whose it is.
+    pub fn owner(&self) -> Owner {
+        Owner { uid: self.uid, gid: self.gid }
+    }
+
     /// Says whether an object can be so.
     ///
     /// # Errors

@@ -2,18 +2,21 @@
 //!
 //! ```text
 //!  0  u32  length of the whole record, this field included
-//!  4  u32  CRC-32C of op and bulk, continued over bytes 8..32
+//!  4  u32  CRC-32C of op, owners and bulk, continued over bytes 8..32
 //!  8  u64  LSN
 //! 16  i64  when it was appended: nanoseconds since 1970
-//! 24  u32  length of the op
+//! 24  u32  length of the op with its owners
 //! 28  u32  length of the bulk
-//! 32  op (codec), then bulk (raw)
+//! 32  op, owners (codec), then bulk (raw)
 //! ```
 //! All little-endian. The checksum covers the payload first, so that it can be made before the LSN is
 //! known and outside the log's lock.
 
 use crate::codec::{self, CodecError, OP_BYTES_MAX};
+use crate::object::Owner;
+use crate::op::sound;
 use crate::{Lsn, Op};
+use serde::{Deserialize, Serialize};
 
 /// Bytes before the op.
 pub const RECORD_HEADER_BYTES: usize = 32;
@@ -21,6 +24,27 @@ pub const RECORD_HEADER_BYTES: usize = 32;
 pub const BULK_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of one record.
 pub const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + OP_BYTES_MAX + BULK_BYTES_MAX;
+
+/// Whose the objects were before the op, as far as the master knows: what stands in their place in a replica and
+/// belongs to somebody else was put there, and is not to be changed nor read for its sake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owners {
+    /// The owner of the object whose content, attribute or xattr the op changes.
+    pub changed: Option<Owner>,
+    /// The owner of the file that it copies from.
+    pub read: Option<Owner>,
+}
+
+impl Owners {
+    /// Says whether a master can have told them.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let mut told = self.changed.iter().chain(&self.read);
+        told.try_for_each(|owner| sound::check_owner(owner.uid, owner.gid))
+    }
+}
 
 /// One change with its place in the history. The bulk is borrowed from where it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +57,8 @@ pub struct Record<'a> {
     pub crc: u32,
     /// What changed.
     pub op: Op,
+    /// Whose it was.
+    pub owners: Owners,
     /// The data of a write, the value of an xattr, inherited ACLs; else empty.
     pub bulk: &'a [u8],
 }
@@ -57,16 +83,24 @@ pub struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// Encodes `op`.
+    /// Encodes `op`, which tells of no owners.
+    ///
+    /// # Errors
+    /// Those of [`Draft::owned`].
+    pub fn new(op: &Op, bulk: &'a [u8]) -> Result<Draft<'a>, CodecError> {
+        Draft::owned(op, Owners::default(), bulk)
+    }
+
+    /// Encodes `op` with the owners of what it changes.
     ///
     /// # Errors
     /// When op or bulk is over its limit; the caller has ruled that out before the change
     /// (paths of at most 16 KiB, writes of at most 1 MiB).
-    pub fn new(op: &Op, bulk: &'a [u8]) -> Result<Draft<'a>, CodecError> {
+    pub fn owned(op: &Op, owners: Owners, bulk: &'a [u8]) -> Result<Draft<'a>, CodecError> {
         if bulk.len() > BULK_BYTES_MAX {
             return Err(CodecError::TooLong { what: "bulk", len: bulk.len(), max: BULK_BYTES_MAX });
         }
-        let op = codec::encode_op(op)?;
+        let op = codec::encode_op(&(op, owners))?;
         let mut head = vec![0; RECORD_HEADER_BYTES];
         head.extend_from_slice(&op);
         let len = head.len() + bulk.len();
@@ -154,9 +188,11 @@ impl<'a> Record<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<(Record<'a>, usize), RecordError> {
         let (header, whole) = RecordHeader::parse_whole(bytes)?;
         let (op, bulk) = whole[RECORD_HEADER_BYTES..].split_at(header.op_len);
-        let op: Op = codec::decode_op(op).map_err(|e| RecordError::Corrupt(e.to_string()))?;
-        op.check(bulk.len()).map_err(|why| RecordError::Corrupt(why.into()))?;
-        Ok((Record { lsn: header.lsn, time_ns: header.time_ns, crc: header.crc, op, bulk }, header.len))
+        let (op, owners): (Op, Owners) =
+            codec::decode_op(op).map_err(|e| RecordError::Corrupt(e.to_string()))?;
+        op.check(bulk.len()).and(owners.check()).map_err(|why| RecordError::Corrupt(why.into()))?;
+        let (lsn, time_ns, crc) = (header.lsn, header.time_ns, header.crc);
+        Ok((Record { lsn, time_ns, crc, op, owners, bulk }, header.len))
     }
 }
 

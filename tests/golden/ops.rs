@@ -3,8 +3,9 @@
 use crate::values::{Bulk, LSN, MTIME, OTHER_MTIME, PARENT_MTIME, TIME_NS, path, xattr_name};
 use crate::{files, variants};
 use tdfs_wire::Op;
+use tdfs_wire::object::Owner;
 use tdfs_wire::op::{AttrOp, DataOp, NamespaceOp, NewObject, Node, RenameMode, XattrOp};
-use tdfs_wire::record::{Draft, Record};
+use tdfs_wire::record::{Draft, Owners, Record};
 
 type Example = (&'static str, Op, &'static [u8]);
 
@@ -109,19 +110,27 @@ pub fn names() -> Vec<String> {
     examples().into_iter().map(|(name, ..)| name.into()).collect()
 }
 
-pub fn encode(op: &Op, bulk: &[u8]) -> Vec<u8> {
-    Draft::new(op, bulk).expect("within limits").place(LSN, TIME_NS).concat()
+/// As a master would tell them: of names it tells none.
+fn owners(op: &Op) -> Owners {
+    let (changed, read) = (Some(Owner { uid: 7, gid: 8 }), Some(Owner { uid: 9, gid: 10 }));
+    match op {
+        Op::Namespace(_) | Op::Check { .. } => Owners::default(),
+        Op::Data(DataOp::Copy { .. }) => Owners { changed, read },
+        Op::Data(_) | Op::Attr(_) | Op::Xattr(_) => Owners { changed, read: None },
+    }
 }
 
 #[test]
 fn ops_and_records() {
     for (name, op, bulk) in examples() {
-        let encoded = encode(&op, bulk);
-        let value = (LSN, TIME_NS, op, Bulk(bulk.to_vec()));
+        let owners = owners(&op);
+        let mut draft = Draft::owned(&op, owners, bulk).expect("within limits");
+        let value = (LSN, TIME_NS, op, owners, Bulk(bulk.to_vec()));
+        let encoded = draft.place(LSN, TIME_NS).concat();
         files::check(name, &value, &encoded, |bytes| {
             let (record, used) = Record::parse(bytes).unwrap();
             assert_eq!(used, bytes.len());
-            (record.lsn, record.time_ns, record.op, Bulk(record.bulk.to_vec()))
+            (record.lsn, record.time_ns, record.op, record.owners, Bulk(record.bulk.to_vec()))
         });
     }
 }

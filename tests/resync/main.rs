@@ -10,6 +10,7 @@ mod exotic;
 mod healing;
 mod interruption;
 mod overflow;
+mod planted;
 mod rate;
 mod slaves;
 mod trees;

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use tdfs_host::object;
 use tdfs_host::step::step;
 use tdfs_wire::TreePath;
+use tdfs_wire::object::Owner;
 use tdfs_wire::op::AttrOp;
 
 impl InHand<'_> {
@@ -17,6 +18,13 @@ impl InHand<'_> {
     pub(super) fn attr(&mut self, op: &AttrOp) -> Result<(), Failure> {
         let path = op.path();
         let fd = self.target.attributes(path).map_err(at(Step::Names, "reach", path))?;
+        match *op {
+            // In a redo it may have its new owner already.
+            AttrOp::Owner { uid, gid, .. } if self.is_redo() => self
+                .belongs_to(Some(Owner { uid, gid }), fd.as_fd(), path)
+                .or_else(|_| self.recognise(fd.as_fd(), path))?,
+            _ => self.recognise(fd.as_fd(), path)?,
+        }
         match *op {
             AttrOp::Mode { mode, .. } => set_mode_of(self.lacks, fd.as_fd(), path, mode),
             AttrOp::Owner { uid, gid, mode, .. } => {

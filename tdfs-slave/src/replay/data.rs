@@ -8,7 +8,8 @@ use super::holes::{next_data, punch};
 use super::{InHand, Target};
 use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, Result as SysResult};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use tdfs_host::object::{self, read_at, write_all_at};
 use tdfs_host::step::{at_once, step};
 use tdfs_wire::TreePath;
@@ -26,17 +27,17 @@ impl InHand<'_> {
     pub(super) fn data(&mut self, op: &DataOp, bulk: &[u8]) -> Result<(), Failure> {
         match op {
             DataOp::Write { path, offset, mtime } => {
-                let file = self.target.file(path).map_err(at(Step::Content, "open", path))?;
+                let file = self.file(path)?;
                 write_all_at(file.as_fd(), bulk, *offset).map_err(at(Step::Content, "write to", path))?;
                 object::set_mtime(file.as_fd(), *mtime).map_err(at(Step::Times, "set mtime of", path))
             }
             DataOp::Truncate { path, size, mtime } => {
-                let file = self.target.file(path).map_err(at(Step::Content, "open", path))?;
+                let file = self.file(path)?;
                 step(|| rustix::fs::ftruncate(&file, *size)).map_err(at(Step::Content, "truncate", path))?;
                 object::set_mtime(file.as_fd(), *mtime).map_err(at(Step::Times, "set mtime of", path))
             }
             DataOp::Allocate { path, mode, offset, len, size, mtime } => {
-                let file = self.target.file(path).map_err(at(Step::Content, "open", path))?;
+                let file = self.file(path)?;
                 let range = Range { mode: *mode, offset: *offset, len: *len, size: *size };
                 self.allocate(file.as_fd(), path, &range)?;
                 object::set_mtime(file.as_fd(), *mtime).map_err(at(Step::Times, "set mtime of", path))
@@ -49,7 +50,8 @@ impl InHand<'_> {
             }
             DataOp::Copy { from, from_offset, to, to_offset, len, mtime } => {
                 let source = self.target.file_to_read(from).map_err(at(Step::Content, "open", from))?;
-                let file = self.target.file(to).map_err(at(Step::Content, "open", to))?;
+                self.belongs_to(self.owners.read, source.as_fd(), from)?;
+                let file = self.file(to)?;
                 let copied = copy((source.as_fd(), *from_offset), (file.as_fd(), *to_offset), *len)
                     .map_err(at(Step::Content, "copy to", to))?;
                 if copied < *len {
@@ -58,6 +60,13 @@ impl InHand<'_> {
                 object::set_mtime(file.as_fd(), *mtime).map_err(at(Step::Times, "set mtime of", to))
             }
         }
+    }
+
+    /// The file whose content is to be changed.
+    fn file(&mut self, path: &TreePath) -> Result<Arc<OwnedFd>, Failure> {
+        let file = self.target.file(path).map_err(at(Step::Content, "open", path))?;
+        self.recognise(file.as_fd(), path)?;
+        Ok(file)
     }
 
     fn allocate(&mut self, file: BorrowedFd<'_>, path: &TreePath, range: &Range) -> Result<(), Failure> {

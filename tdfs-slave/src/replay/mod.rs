@@ -23,7 +23,12 @@ pub use target::Target;
 pub use widened::Widened;
 pub use xattr::set_xattr;
 
+use rustix::io::Errno;
+use std::os::fd::BorrowedFd;
+use tdfs_host::object;
+use tdfs_wire::object::Owner;
 use tdfs_wire::op::NamespaceOp;
+use tdfs_wire::record::Owners;
 use tdfs_wire::{Op, TreePath};
 
 /// Whether a record may have been done before, wholly or in part.
@@ -79,18 +84,18 @@ pub fn lacks_at(target: &mut Target, op: &Op, foreseen: Foreseen) -> Result<Opti
     with_access(target, || access::objects_to_open(op), |target| namespace::lacks_at(target, names, foreseen))
 }
 
-/// Does `op` in the replica. A check has nothing to do here.
+/// Does `op` in the replica. A check has nothing to do here. `owners`: whose the objects have to be.
 ///
 /// # Errors
 /// A stall or a divergence. What can't be carried is counted in `lacks` and is no failure.
 pub fn apply(
     target: &mut Target,
     lacks: &mut Lacks,
-    (op, bulk): (&Op, &[u8]),
+    (op, owners, bulk): (&Op, Owners, &[u8]),
     pass: Pass,
 ) -> Result<(), Failure> {
     let once = |target: &mut Target| {
-        let mut in_hand = InHand { target, lacks, pass };
+        let mut in_hand = InHand { target, lacks, owners, pass };
         match op {
             Op::Namespace(op) => in_hand.namespace(op, bulk),
             Op::Data(op) => in_hand.data(op, bulk),
@@ -106,6 +111,7 @@ pub fn apply(
 struct InHand<'a> {
     target: &'a mut Target,
     lacks: &'a mut Lacks,
+    owners: Owners,
     pass: Pass,
 }
 
@@ -113,6 +119,24 @@ impl InHand<'_> {
     /// In a redo: true, so that what is found done is looked at before it is called a divergence.
     fn is_redo(&self) -> bool {
         matches!(self.pass, Pass::Redo(_))
+    }
+
+    /// Compares whose an object is that the op changes: who may write to a directory of the replica can put
+    /// something of another user in its place, which a setuid bit, say, must not reach.
+    ///
+    /// # Errors
+    /// A divergence, where it is somebody else's.
+    fn recognise(&self, fd: BorrowedFd<'_>, path: &TreePath) -> Result<(), Failure> {
+        self.belongs_to(self.owners.changed, fd, path)
+    }
+
+    fn belongs_to(&self, owner: Option<Owner>, fd: BorrowedFd<'_>, path: &TreePath) -> Result<(), Failure> {
+        let Some(owner) = owner.filter(|_| !self.lacks.has(Lack::Owner)) else { return Ok(()) };
+        let stat = object::stat(fd).map_err(at(Step::Names, "stat", path))?;
+        if (stat.stx_uid, stat.stx_gid) == (owner.uid, owner.gid) {
+            return Ok(());
+        }
+        Err(Failure::diverged("find the master's owner on", path, Errno::PERM))
     }
 
     fn foreseen(&self) -> Foreseen {

@@ -41,7 +41,12 @@ impl Tree {
     }
 
     fn pass(&mut self, op: &Op, bulk: &[u8], pass: Pass) -> Result<(), Failure> {
-        apply(&mut self.target, &mut self.lacks, (op, bulk), pass)
+        apply(&mut self.target, &mut self.lacks, (op, Owners::default(), bulk), pass)
+    }
+
+    fn owned(&mut self, op: &Op, owners: Owners, bulk: &[u8]) -> Result<(), Failure> {
+        let pass = Pass::First(foresee(&mut self.target, op)?);
+        apply(&mut self.target, &mut self.lacks, (op, owners, bulk), pass)
     }
 
     #[track_caller]

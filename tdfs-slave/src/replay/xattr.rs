@@ -23,6 +23,7 @@ impl InHand<'_> {
     pub(super) fn xattr(&mut self, op: &XattrOp, bulk: &[u8]) -> Result<(), Failure> {
         let path = op.path();
         let fd = self.target.attributes(path).map_err(at(Step::Names, "reach", path))?;
+        self.recognise(fd.as_fd(), path)?;
         let lacks = &mut *self.lacks;
         match op {
             XattrOp::Set { name, mode, .. } => {

@@ -112,7 +112,8 @@ impl Scene {
     }
 
     fn apply(&mut self, replica: &mut Replica, op: Op, bulk: &[u8]) -> Result<(), Stall> {
-        let record = Record { lsn: Lsn::new(self.lsn + 1), time_ns: 0, crc: 0, op, bulk };
+        let record =
+            Record { lsn: Lsn::new(self.lsn + 1), time_ns: 0, crc: 0, op, owners: Owners::default(), bulk };
         replica.apply(&record)?;
         self.lsn += 1;
         Ok(())
@@ -500,8 +501,8 @@ fn measure_the_cost_of_a_record() {
     const FILES: u32 = 20_000;
     for i in 0..FILES {
         let path = format!("d/f{i}");
-        let mode = Op::Attr(tdfs_wire::op::AttrOp::Mode { path: p(&path), mode: 0o600 });
-        let times = Op::Attr(tdfs_wire::op::AttrOp::Times { path: p(&path), mtime: T });
+        let mode = Op::Attr(AttrOp::Mode { path: p(&path), mode: 0o600 });
+        let times = Op::Attr(AttrOp::Times { path: p(&path), mtime: T });
         for (op, spent) in [create(&path), write(&path), mode, times].into_iter().zip(&mut spent) {
             let began = Instant::now();
             scene.apply(&mut replica, op, &bulk).unwrap();

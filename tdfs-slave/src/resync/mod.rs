@@ -272,6 +272,16 @@ impl Resync {
             && !self.frontier.groups.is_unseen()
     }
 
+    /// True if nobody can say whose the object is here that an op of this kind meets: all is being made equal, or the
+    /// content of this file, which gets its owner at the end.
+    pub fn may_differ(&self, op: &Op) -> bool {
+        let is_begun = |path: &TreePath| {
+            let need = self.frontier.place(path).node.and_then(|node| self.frontier.need(node));
+            matches!(need, Some(Need::Object(fill)) if fill.offset > 0)
+        };
+        !self.frontier.is_partial() || matches!(op, Op::Data(op) if is_begun(op.changed()))
+    }
+
     /// True once the whole tree is compared, whatever was asked for.
     pub fn is_widened(&self) -> bool {
         self.progress.widened > 0

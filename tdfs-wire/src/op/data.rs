@@ -57,6 +57,16 @@ pub enum DataOp {
 }
 
 impl DataOp {
+    /// The file whose content it changes.
+    pub fn changed(&self) -> &TreePath {
+        match self {
+            DataOp::Write { path, .. } | DataOp::Truncate { path, .. } | DataOp::Allocate { path, .. } => {
+                path
+            }
+            DataOp::Copy { to, .. } => to,
+        }
+    }
+
     /// The paths it names, one or two; the changed file is the last.
     pub fn paths(&self) -> Vec<&TreePath> {
         match self {

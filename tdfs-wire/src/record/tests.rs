@@ -87,6 +87,11 @@ fn ops() -> Vec<(Op, Vec<u8>)> {
     all.into_iter().enumerate().map(|(nth, op)| (bulk_len(&op, nth), op)).map(with_bulk).collect()
 }
 
+fn owners(number: u64) -> Owners {
+    let owner = |told: bool| told.then_some(Owner { uid: 1000, gid: 4_294_967_294 });
+    Owners { changed: owner(number & 1 != 0), read: owner(number & 2 != 0) }
+}
+
 fn encode(op: &Op, bulk: &[u8], lsn: Lsn, time_ns: i64) -> Vec<u8> {
     let mut draft = Draft::new(op, bulk).unwrap();
     let bytes = draft.place(lsn, time_ns).concat();
@@ -115,12 +120,13 @@ fn is_corrupt(bytes: &[u8]) -> bool {
 fn each_op_comes_back_as_it_went() {
     for (nth, (op, bulk)) in ops().into_iter().enumerate() {
         let (lsn, time_ns) = (Lsn::new(nth as u64 + 1), -1 - i64::try_from(nth).unwrap());
-        let mut bytes = encode(&op, &bulk, lsn, time_ns);
+        let owners = owners(lsn.get());
+        let mut bytes = Draft::owned(&op, owners, &bulk).unwrap().place(lsn, time_ns).concat();
         let len = bytes.len();
         bytes.extend_from_slice(b"what follows does not matter");
         let (record, used) = Record::parse(&bytes).unwrap();
         assert_eq!(used, len);
-        assert_eq!(record, Record { lsn, time_ns, crc: record.crc, op, bulk: &bulk });
+        assert_eq!(record, Record { lsn, time_ns, crc: record.crc, op, owners, bulk: &bulk });
     }
 }
 

@@ -4,7 +4,7 @@
 //! look at afterwards, not what they will be: that is read from the tree. Touches nothing itself.
 
 use serde::{Deserialize, Serialize};
-use tdfs_wire::op::{AttrOp, DataOp, NamespaceOp, XattrName};
+use tdfs_wire::op::{AttrOp, NamespaceOp, XattrName};
 use tdfs_wire::{Op, TreePath};
 
 /// Inode numbers are those before the change, paths as its record will have them.
@@ -174,7 +174,7 @@ impl Intent {
                 Intent::Rename { from, to, .. },
                 Op::Namespace(NamespaceOp::Rename { from: old, to: new, .. }),
             ) => (old, new) == (from, to),
-            (Intent::Allocate { path, .. }, Op::Data(op)) => changed(op) == path,
+            (Intent::Allocate { path, .. }, Op::Data(op)) => op.changed() == path,
             _ => false,
         }
     }
@@ -188,13 +188,6 @@ fn made(op: &NamespaceOp) -> Option<&TreePath> {
         | NamespaceOp::Unlink { .. }
         | NamespaceOp::Rmdir { .. }
         | NamespaceOp::Rename { .. } => None,
-    }
-}
-
-fn changed(op: &DataOp) -> &TreePath {
-    match op {
-        DataOp::Write { path, .. } | DataOp::Truncate { path, .. } | DataOp::Allocate { path, .. } => path,
-        DataOp::Copy { to, .. } => to,
     }
 }
 

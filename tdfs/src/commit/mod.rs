@@ -20,13 +20,15 @@ pub use order::{Order, Reading, TreeExclusive, TreeShared, Turn};
 pub use slots::{Found, Slots, Unfinished};
 
 use parking_lot::Mutex;
+use rustix::fs::Statx;
 use rustix::io::Result;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tdfs_wire::log::{Log, LogError, NextEpoch, Reservation};
-use tdfs_wire::record::{Draft, RECORD_HEADER_BYTES, Record};
+use tdfs_wire::object::Owner;
+use tdfs_wire::record::{Draft, Owners, RECORD_HEADER_BYTES, Record};
 use tdfs_wire::{Lsn, Op};
 
 /// Upper bound of an encoded op without its paths, names, targets and bulk.
@@ -40,15 +42,38 @@ const READ_BYTES: usize = 1 << 20;
 pub struct Change<'a> {
     /// The outcome.
     pub op: Op,
+    /// Whose the objects were before.
+    pub owners: Owners,
     /// Bulk data of the record.
     pub bulk: Cow<'a, [u8]>,
 }
 
-impl Change<'_> {
+impl<'a> Change<'a> {
     /// A change without bulk data.
     pub fn of(op: Op) -> Change<'static> {
-        Change { op, bulk: Cow::Borrowed(&[]) }
+        Change::with_bulk(op, Cow::Borrowed(&[]))
     }
+
+    /// A change with bulk data.
+    pub fn with_bulk(op: Op, bulk: Cow<'a, [u8]>) -> Change<'a> {
+        Change { op, owners: Owners::default(), bulk }
+    }
+
+    /// The same, of an object that this was told of before.
+    pub fn of_object(mut self, before: &Statx) -> Change<'a> {
+        self.owners.changed = Some(owner(before));
+        self
+    }
+
+    /// The same, copied from a file that this was told of.
+    pub fn from_file(mut self, source: &Statx) -> Change<'a> {
+        self.owners.read = Some(owner(source));
+        self
+    }
+}
+
+fn owner(stat: &Statx) -> Owner {
+    Owner { uid: stat.stx_uid, gid: stat.stx_gid }
 }
 
 /// Outcome of an attempted change: what the application is told, and what has to be recorded. The two are
@@ -173,7 +198,7 @@ impl Commit {
     }
 
     fn append(&self, reserved: Reservation, change: &Change<'_>) {
-        let mut draft = Draft::new(&change.op, &change.bulk)
+        let mut draft = Draft::owned(&change.op, change.owners, &change.bulk)
             .unwrap_or_else(|e| panic!("limits were checked before the change, but: {e}"));
         if let Err(e) = self.log.append(reserved, &mut draft, now_ns()) {
             self.end_epoch(&e);

@@ -114,7 +114,10 @@ impl Passthrough {
                 }
             };
             match object.path {
-                Some(path) => (Ok(()), op(path, &stat).map(|op| Change::of(Op::Attr(op)))),
+                Some(path) => {
+                    let change = op(path, &stat).map(|op| Change::of(Op::Attr(op)).of_object(&object.stat));
+                    (Ok(()), change)
+                }
                 None => {
                     self.note_if_lost(nodeid, object.fd.as_fd(), &stat);
                     (Ok(()), None)

@@ -57,7 +57,7 @@ impl Passthrough {
             };
             self.recorded(nodeid, file.as_fd(), path, Ok(count), |path, stat| {
                 let op = DataOp::Write { path, offset, mtime: object::mtime(stat) };
-                Change { op: Op::Data(op), bulk: Cow::Borrowed(&data[..count]) }
+                Change::with_bulk(Op::Data(op), Cow::Borrowed(&data[..count]))
             })
         })
     }
@@ -165,7 +165,12 @@ impl Passthrough {
             };
             self.recorded(to, file.as_fd(), path, Ok(count as u64), |path, stat| {
                 let mtime = object::mtime(stat);
-                copy_change(from_path, from_offset, path, to_offset, mtime, (file.as_fd(), count))
+                let change =
+                    copy_change(from_path, from_offset, path, to_offset, mtime, (file.as_fd(), count));
+                match object::stat(source.as_fd()) {
+                    Ok(source) => change.from_file(&source),
+                    Err(_) => change,
+                }
             })
         })
     }
@@ -248,7 +253,8 @@ impl Passthrough {
             }
         };
         match path {
-            Some(path) => (value, Some(change(path, &stat))),
+            // A change of content leaves the owner as it was.
+            Some(path) => (value, Some(change(path, &stat).of_object(&stat))),
             None => {
                 self.note_if_lost(nodeid, file, &stat);
                 (value, None)
@@ -277,7 +283,7 @@ fn copy_change<'a>(
     match object::read_at(file, &mut bulk, to_offset) {
         Ok(read) if read == count => {
             let op = DataOp::Write { path: to, offset: to_offset, mtime };
-            Change { op: Op::Data(op), bulk: Cow::Owned(bulk) }
+            Change::with_bulk(Op::Data(op), Cow::Owned(bulk))
         }
         read => {
             tracing::error!("read back what was copied: {read:?} of {count} bytes");

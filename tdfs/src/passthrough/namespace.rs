@@ -90,7 +90,7 @@ impl Passthrough {
                 });
             match settled {
                 Ok((seen, fd, new, acls)) => {
-                    let change = Change { op: Op::Namespace(op(new)), bulk: Cow::Owned(acls) };
+                    let change = Change::with_bulk(Op::Namespace(op(new)), Cow::Owned(acls));
                     (Ok((seen, fd)), Some(change))
                 }
                 Err(e) => (Err(e), Some(undo_make(&dir, name, path))),

@@ -166,7 +166,7 @@ impl Passthrough {
             libc::S_IFCHR => node(Node::Char(object::node_device(&stat)))(new),
             _ => node(Node::Block(object::node_device(&stat)))(new),
         };
-        tell(Change { op: Op::Namespace(op), bulk: Cow::Owned(acls) });
+        tell(Change::with_bulk(Op::Namespace(op), Cow::Owned(acls)));
         Ok(())
     }
 
@@ -284,7 +284,7 @@ impl File<'_> {
                     return Err(Errno::IO);
                 }
                 let op = DataOp::Write { path: self.path.clone(), offset: at, mtime };
-                tell(Change { op: Op::Data(op), bulk: Cow::Borrowed(&bytes) });
+                tell(Change::with_bulk(Op::Data(op), Cow::Borrowed(&bytes)));
                 at += read as u64;
             }
         }

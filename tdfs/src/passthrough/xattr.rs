@@ -64,7 +64,7 @@ impl Passthrough {
                 self.note_if_lost(nodeid, object.fd.as_fd(), &object.stat);
                 return (Ok(()), None);
             };
-            (Ok(()), Some(xattr_change(&object.fd, path, xattr, value)))
+            (Ok(()), Some(xattr_change(&object.fd, path, xattr, value).of_object(&object.stat)))
         });
         self.dirs.remove(nodeid); // a default ACL may have come or gone
         changed
@@ -87,7 +87,7 @@ pub(super) fn xattr_change<'a>(
     match object::get_xattr(fd.as_fd(), name.as_bytes()) {
         Ok(found) => {
             let bulk = if found == value { Cow::Borrowed(value) } else { Cow::Owned(found) };
-            Change { op: Op::Xattr(XattrOp::Set { path, name, mode }), bulk }
+            Change::with_bulk(Op::Xattr(XattrOp::Set { path, name, mode }), bulk)
         }
         Err(Errno::NODATA) => Change::of(Op::Xattr(XattrOp::Remove { path, name, mode })),
         Err(_) => Change::of(Op::Check { paths: vec![path] }),

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use tdfs_wire::Time;
 use tdfs_wire::op::{DataOp, NewObject, RenameMode};
+use tdfs_wire::record::Owners;
 
 fn p(path: &str) -> TreePath {
     TreePath::new(path.as_bytes()).unwrap()
@@ -86,7 +87,8 @@ fn shut_directories_and_files_are_opened_and_shut_again() {
         ];
         for op in ops {
             let foreseen = foresee(&mut target, &op).unwrap();
-            let done = apply(&mut target, &mut lacks, (&op, b"new"), Pass::First(foreseen));
+            let done =
+                apply(&mut target, &mut lacks, (&op, Owners::default(), b"new"), Pass::First(foreseen));
             done.unwrap_or_else(|e| panic!("{op:?}: {e}"));
         }
         assert_eq!((mode_of(dir, "a"), mode_of(dir, "c")), (0o100, 0o040));
@@ -132,7 +134,8 @@ fn what_rights_do_not_carry_is_left_out_and_counted() {
         let foreign = NewObject { uid: 4711, mode: 0o4755, ..new("f") };
         let device = NamespaceOp::Mknod { new: new("null"), node: tdfs_wire::op::Node::Char(0x103) };
         for op in [NamespaceOp::Create(foreign), device] {
-            apply(&mut target, &mut lacks, (&Op::Namespace(op), b""), Pass::First([0, 0])).unwrap();
+            apply(&mut target, &mut lacks, (&Op::Namespace(op), Owners::default(), b""), Pass::First([0, 0]))
+                .unwrap();
         }
         // Without its owner a setuid file would give away the slave's own rights.
         assert_eq!(mode_of(dir.path(), "f"), 0o755);

@@ -1,6 +1,7 @@
 //! Nothing in the replica leads outside, and no FIFO or device is ever opened.
 
 use super::*;
+use std::os::unix::fs::MetadataExt;
 
 /// A replica with symlinks that somebody planted where the master has directories and files.
 fn planted() -> (Tree, Tree) {
@@ -88,4 +89,42 @@ fn a_bulk_that_is_shorter_than_its_record_says_harms_nothing() {
     let lying = NewObject { access_acl_bytes: u32::MAX, default_acl_bytes: u32::MAX, ..new("f", 0o644) };
     let done = tree.apply(&Op::Namespace(NamespaceOp::Create(lying)), b"short");
     assert!(matches!(done, Err(Failure::Divergence(_))), "{done:?}");
+}
+
+#[test]
+fn what_belongs_to_somebody_else_is_left_alone() {
+    if skip_without_root() {
+        return;
+    }
+    let mut tree = Tree::new();
+    for name in ["f", "source"] {
+        tree.done(create(name), b"");
+        tree.done(write(name, 0), b"content");
+    }
+    let before = tree.picture();
+    let (stat, theirs) = (tree.path("f").symlink_metadata().unwrap(), Owner { uid: 1234, gid: 0 });
+    let ours = Owner { uid: stat.uid(), gid: stat.gid() };
+    let ops = [
+        write("f", 0),
+        truncate("f", 0),
+        allocate("f", 0, 0, 10, 10),
+        copy(("source", 0), ("f", 0), 1),
+        mode("f", 0o4755),
+        owner("f", 1234, 0, 0o644),
+        times("f", 1),
+        set("f", "user.a"),
+        remove("f", "user.a"),
+    ];
+    for op in &ops {
+        let owners = Owners { changed: Some(theirs), read: Some(ours) };
+        let done = tree.owned(op, owners, b"x");
+        assert!(matches!(done, Err(Failure::Divergence(_))), "{op:?}: {done:?}");
+    }
+    let owners = Owners { changed: Some(ours), read: Some(theirs) };
+    let done = tree.owned(&ops[3], owners, b"");
+    assert!(matches!(done, Err(Failure::Divergence(_))), "a file that it copies from: {done:?}");
+    assert_eq!(tree.picture(), before);
+    // Where owners are not carried, they tell nothing.
+    tree.lacks.note(Lack::Owner, &Trouble { doing: "own", path: p("f"), errno: Errno::PERM });
+    tree.owned(&ops[0], Owners { changed: Some(theirs), read: None }, b"x").unwrap();
 }

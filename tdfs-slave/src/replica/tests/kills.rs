@@ -226,7 +226,9 @@ fn life() {
             replica.target.drop_all();
             points::kill_before(last);
         }
-        replica.apply(&Record { lsn, time_ns: 0, crc: 0, op: op.clone(), bulk }).unwrap();
+        replica
+            .apply(&Record { lsn, time_ns: 0, crc: 0, op: op.clone(), owners: Owners::default(), bulk })
+            .unwrap();
         if at == op_at {
             told_steps(dir, last);
         }
