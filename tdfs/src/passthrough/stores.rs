@@ -8,9 +8,10 @@
 use super::Passthrough;
 use crate::commit::{Change, Intent};
 use parking_lot::Mutex;
-use rustix::io::Result;
+use rustix::fs::OFlags;
+use rustix::io::{Errno, Result};
 use std::collections::HashMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use tdfs_host::object;
 use tdfs_wire::Op;
 
@@ -21,13 +22,23 @@ type Stamp = [(i64, u32); 2];
 const TELLING: [libc::__fsword_t; 3] =
     [libc::EXT4_SUPER_MAGIC, libc::XFS_SUPER_MAGIC, libc::BTRFS_SUPER_MAGIC];
 
-/// What the last look at each watched file found.
+/// The files that are watched, with what the last look at each has found.
 #[derive(Debug, Default)]
 pub struct Stores {
-    seen: Mutex<HashMap<u64, Stamp>>,
+    seen: Mutex<HashMap<u64, Option<Stamp>>>,
 }
 
 impl Passthrough {
+    /// From now on the file may be stored into unseen.
+    pub fn watch_stores(&self, nodeid: u64) {
+        self.stores.seen.lock().entry(nodeid).or_default();
+    }
+
+    /// The file is not watched any more.
+    pub fn forget_stores(&self, nodeid: u64) {
+        self.stores.seen.lock().remove(&nodeid);
+    }
+
     /// Has the file checked on all slaves if anything was stored since the last look. True if so.
     pub fn look_for_stores(&self, nodeid: u64) -> Result<bool> {
         let file = self.file_shared(nodeid, false)?;
@@ -36,7 +47,7 @@ impl Passthrough {
         let time = |time: rustix::fs::StatxTimestamp| (time.tv_sec, time.tv_nsec);
         let stamp = [time(stat.stx_mtime), time(stat.stx_ctime)];
         let tells = TELLING.contains(&rustix::fs::fstatfs(&file.fd)?.f_type);
-        if tells && self.stores.seen.lock().get(&nodeid) == Some(&stamp) {
+        if tells && self.stores.seen.lock().get(&nodeid) == Some(&Some(stamp)) {
             return Ok(false);
         }
         let tree = self.commit.order().shared();
@@ -48,12 +59,24 @@ impl Passthrough {
             }
             None => self.note_if_lost(nodeid, file.as_fd(), &stat),
         }
-        self.stores.seen.lock().insert(nodeid, stamp);
+        if let Some(seen) = self.stores.seen.lock().get_mut(&nodeid) {
+            *seen = Some(stamp);
+        }
         Ok(true)
     }
 
-    /// The file is not watched any more.
-    pub fn forget_stores(&self, nodeid: u64) {
-        self.stores.seen.lock().remove(&nodeid);
+    /// The file, open, with no descriptor of it kept here: to see by `is_used_elsewhere` of tdfs-host if anybody uses it.
+    pub fn open_alone(&self, nodeid: u64) -> Result<OwnedFd> {
+        self.files.remove(nodeid);
+        let tree = self.commit.order().shared();
+        self.steady(&tree, nodeid, || open_quietly(&self.object(nodeid)?.fd, OFlags::RDONLY))
+    }
+}
+
+/// Opens the object of a path fd without leaving a trace in its atime, where that is allowed.
+pub(super) fn open_quietly(path_fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd> {
+    match object::reopen(path_fd.as_fd(), flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => object::reopen(path_fd.as_fd(), flags),
+        opened => opened,
     }
 }

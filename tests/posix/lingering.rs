@@ -1,0 +1,151 @@
+//! `--passthrough` behind the last close: what is mapped goes on being stored into, though no descriptor is left.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use harness::sys::{Mapping, Shown};
+use harness::{Cluster, ClusterBuilder};
+
+use crate::BINARIES;
+
+const SIZE: usize = 20_000;
+/// Longer than the time from the last close to all that follows from it.
+const MOMENT: Duration = Duration::from_millis(300);
+
+/// With a directory that stays reachable below the mount.
+fn builder() -> ClusterBuilder {
+    Cluster::builder(BINARIES).flag("--passthrough").elsewhere()
+}
+
+fn file_of(cluster: &Cluster, name: &str) -> PathBuf {
+    let path = cluster.mount().join(name);
+    fs::write(&path, vec![b'.'; SIZE]).unwrap();
+    path
+}
+
+fn to_write(path: &Path) -> File {
+    File::options().read(true).write(true).open(path).unwrap()
+}
+
+/// A mapping to store into, made while the kernel passes the file on; none of its descriptors is left.
+fn mapped_past_us(path: &Path) -> Mapping {
+    let reading = File::open(path).unwrap();
+    let mapping = Mapping::shared(&to_write(path), SIZE).unwrap();
+    drop(reading);
+    mapping
+}
+
+fn read(file: &File, offset: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, offset).unwrap();
+    bytes
+}
+
+/// How many descriptors of the file the master has.
+fn held_by_master(cluster: &Cluster, name: &str) -> usize {
+    let path = cluster.paths.backing.join(name);
+    let fds = harness::temp_tree::fds_of(&cluster.master.pid().as_raw_nonzero().to_string());
+    fds.iter().filter(|(_, target)| *target == path).count()
+}
+
+/// tdfs(8): "also behind its last close, as long as anything of it is mapped".
+#[test]
+fn stores_behind_the_last_close_arrive() {
+    for builder in [builder(), builder().on_disk()] {
+        let cluster = builder.start();
+        let path = file_of(&cluster, "file");
+        let mut mapping = mapped_past_us(&path);
+        std::thread::sleep(MOMENT);
+        let moved = cluster.mount().join("moved");
+        fs::rename(&path, &moved).unwrap();
+        for text in [b"first", b"again"] {
+            mapping.store(5_000, text);
+            let replica = cluster.slaves[0].replica.join("moved");
+            harness::eventually(Duration::from_secs(20), "what was stored arrives", || {
+                fs::read(&replica).is_ok_and(|found| found[5_000..5_005] == *text)
+            });
+        }
+        mapping.store(9_000, b"waited for");
+        cluster.wait();
+        cluster.assert_equal();
+        mapping.store(100, b"last");
+        drop(mapping);
+        std::thread::sleep(Duration::from_secs(2));
+        cluster.wait();
+        cluster.assert_equal();
+        harness::eventually(Duration::from_secs(20), "the file is let go", || {
+            held_by_master(&cluster, "moved") == 0
+        });
+        cluster.finish();
+    }
+}
+
+/// Who opens a file that is still mapped so sees the stores, and its own stores are seen.
+#[test]
+fn who_opens_a_mapped_file_shares_it() {
+    let cluster = builder().start();
+    let path = file_of(&cluster, "file");
+    let mut mapping = mapped_past_us(&path);
+    std::thread::sleep(MOMENT);
+    let writing = to_write(&path);
+    assert_eq!(read(&writing, 0, 5), b".....");
+    mapping.store(0, b"store");
+    assert_eq!(read(&writing, 0, 5), b"store");
+    let mut second = Mapping::shared(&writing, SIZE).unwrap();
+    mapping.store(100, b"by the first");
+    second.store(200, b"by the second");
+    assert_eq!(
+        (second.load(100..112), mapping.load(200..213)),
+        (b"by the first".to_vec(), b"by the second".to_vec())
+    );
+    drop((mapping, second, writing));
+    std::thread::sleep(MOMENT);
+    let found = fs::read(&path).unwrap();
+    assert_eq!((&found[100..112], &found[200..213]), (&b"by the first"[..], &b"by the second"[..]));
+    cluster.finish();
+}
+
+/// A mapping to read, whose descriptor is closed, shows what others store and write later.
+#[test]
+fn a_mapping_to_read_goes_on() {
+    let cluster = builder().start();
+    let path = file_of(&cluster, "file");
+    let shown = Shown::of(&File::open(&path).unwrap(), SIZE).unwrap();
+    assert_eq!(shown.load(0..5), b".....");
+    std::thread::sleep(MOMENT);
+    let writing = to_write(&path);
+    let mut storing = Mapping::shared(&writing, SIZE).unwrap();
+    storing.store(0, b"store");
+    writing.write_all_at(b"write", 100).unwrap();
+    assert_eq!((shown.load(0..5), shown.load(100..105)), (b"store".to_vec(), b"write".to_vec()));
+    drop((shown, storing, writing));
+    cluster.finish();
+}
+
+/// tdfs(8): "While 4096 files linger, no further one is passed on": that one is served as without the option.
+#[test]
+fn more_mappings_than_may_linger() {
+    const FILES: usize = 4_150;
+    let cluster = builder().start();
+    let paths: Vec<PathBuf> = (0..FILES).map(|number| file_of(&cluster, &format!("{number}"))).collect();
+    let shown = |path| Shown::of(&File::open(path).unwrap(), SIZE).unwrap();
+    let read_only: Vec<Shown> = paths.iter().map(shown).collect();
+    std::thread::sleep(MOMENT);
+    for path in [&paths[0], &paths[FILES - 1]] {
+        let mut mapping = mapped_past_us(path);
+        mapping.store(50, b"stored");
+        assert_eq!(read(&to_write(path), 50, 6), b"stored");
+    }
+    assert_eq!(read_only[0].load(50..56), b"stored");
+    cluster.wait_for(120);
+    cluster.assert_equal();
+    drop(read_only);
+    std::thread::sleep(Duration::from_secs(2));
+    for path in &paths {
+        to_write(path).write_all_at(b"w", 0).unwrap();
+    }
+    cluster.wait_for(120);
+    cluster.finish();
+}
