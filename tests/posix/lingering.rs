@@ -149,3 +149,28 @@ fn more_mappings_than_may_linger() {
     cluster.wait_for(120);
     cluster.finish();
 }
+
+/// A copy of what was stored unseen holds it on the replica, too.
+#[test]
+fn what_is_copied_is_what_was_stored() {
+    let cluster = builder().start();
+    let path = file_of(&cluster, "from");
+    cluster.wait();
+    let reading = File::open(&path).unwrap();
+    let writing = to_write(&path);
+    let mut mapping = Mapping::shared(&writing, SIZE).unwrap();
+    mapping.store(0, b"new content");
+    let to = File::create(cluster.mount().join("to")).unwrap();
+    let (mut from_offset, mut to_offset) = (0, 0);
+    let mut left = SIZE;
+    while left > 0 {
+        left -=
+            rustix::fs::copy_file_range(&writing, Some(&mut from_offset), &to, Some(&mut to_offset), left)
+                .unwrap();
+    }
+    drop((mapping, writing, reading, to));
+    std::thread::sleep(Duration::from_secs(1));
+    cluster.wait();
+    assert_eq!(&fs::read(cluster.slaves[0].replica.join("to")).unwrap()[..11], b"new content");
+    cluster.finish();
+}

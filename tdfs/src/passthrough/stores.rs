@@ -39,6 +39,11 @@ impl Passthrough {
         self.stores.seen.lock().remove(&nodeid);
     }
 
+    /// True if the file may hold what no record tells of yet.
+    pub(super) fn may_be_stored_into(&self, nodeid: u64) -> bool {
+        self.stores.seen.lock().contains_key(&nodeid)
+    }
+
     /// Has the file checked on all slaves if anything was stored since the last look. True if so.
     pub fn look_for_stores(&self, nodeid: u64) -> Result<bool> {
         let file = self.file_shared(nodeid, false)?;
