@@ -3,8 +3,11 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use harness::cluster::ClusterPaths;
 use harness::sys::{Mapping, Shown};
 use harness::{Cluster, ClusterBuilder};
 
@@ -173,4 +176,63 @@ fn what_is_copied_is_what_was_stored() {
     cluster.wait();
     assert_eq!(&fs::read(cluster.slaves[0].replica.join("to")).unwrap()[..11], b"new content");
     cluster.finish();
+}
+
+/// The last store of each file arrives, though looks and stores met again and again before.
+#[test]
+fn no_store_falls_between_two_looks() {
+    const FILES: usize = 40;
+    let mut cluster = builder().prepare(own_ext4).start();
+    let paths: Vec<PathBuf> = (0..FILES).map(|number| file_of(&cluster, &format!("{number}"))).collect();
+    let rounds = if harness::long_form() { 20 } else { 2 };
+    for round in 0..rounds {
+        let files: Vec<[File; 2]> =
+            paths.iter().map(|path| [File::open(path).unwrap(), to_write(path)]).collect();
+        let mut mappings: Vec<Mapping> =
+            files.iter().map(|[_, file]| Mapping::shared(file, SIZE).unwrap()).collect();
+        let stop = AtomicBool::new(false);
+        let last = std::thread::scope(|scope| {
+            let storing = scope.spawn(|| {
+                let mut count = 0_u64;
+                while !stop.load(Ordering::Relaxed) {
+                    count += 1;
+                    mappings.iter_mut().for_each(|mapping| mapping.store(0, &count.to_le_bytes()));
+                }
+                count
+            });
+            std::thread::sleep(Duration::from_millis(2_300 + round * 170));
+            stop.store(true, Ordering::Relaxed);
+            storing.join().unwrap()
+        });
+        std::thread::sleep(Duration::from_secs(2));
+        cluster.wait_for(60);
+        for number in 0..FILES {
+            let found = fs::read(cluster.slaves[0].replica.join(number.to_string())).unwrap();
+            assert_eq!(found[..8], last.to_le_bytes(), "file {number} in round {round}");
+        }
+        drop((mappings, files));
+    }
+    stop_and_unmount(&mut cluster);
+}
+
+/// An ext4 of its own: nothing else is written there, so that looks come close behind one another.
+fn own_ext4(paths: &ClusterPaths) {
+    let image = paths.backing.with_file_name("image");
+    File::create(&image).unwrap().set_len(256 << 20).unwrap();
+    assert!(Command::new("mkfs.ext4").arg("-q").arg(&image).status().unwrap().success());
+    mount(&["-o", "loop"], &image, &paths.backing);
+}
+
+fn mount(options: &[&str], source: &Path, place: &Path) {
+    let mut mount = Command::new("mount");
+    assert!(mount.args(options).arg(source).arg(place).status().unwrap().success());
+}
+
+#[track_caller]
+fn stop_and_unmount(cluster: &mut Cluster) {
+    cluster.wait();
+    cluster.assert_equal();
+    cluster.master.stop();
+    harness::temp_tree::unmount_below(cluster.tree.path());
+    cluster.stop();
 }

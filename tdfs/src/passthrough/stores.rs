@@ -1,17 +1,19 @@
 //! Stores that no request tells of: into mappings of the backing file, which `--passthrough` lets applications have.
 //!
-//! Called by `fuse/` for the files that it watches: at fsync, at the last release, and each second while they are open.
-//! A look writes the file's pages to the disk first. On disk file systems that makes the kernel notice the next store into
-//! each of them, by the file's mtime: what has the mtime and ctime of the look before has its content, too. Elsewhere
+//! Called by `fuse/` for the files that it watches: at fsync, each second, and when nobody uses the file any more.
+//! A look writes the file's pages to the disk. On disk file systems that makes the kernel notice the next store into
+//! each of them, by the file's mtime and ctime: what has those of the look before has its content, too. They are taken
+//! before the pages are written, so a store that comes while they are changes what the next look finds. Elsewhere
 //! (tmpfs writes nothing out) nothing can be known, and the file counts as stored into each time.
 
 use super::Passthrough;
 use crate::commit::{Change, Intent};
 use parking_lot::Mutex;
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, Statx};
 use rustix::io::{Errno, Result};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, SystemTime};
 use tdfs_host::object;
 use tdfs_wire::Op;
 
@@ -21,6 +23,9 @@ type Stamp = [(i64, u32); 2];
 /// `f_type` of the file systems whose mtime tells of stores (statfs(2)): ext4, XFS, btrfs.
 const TELLING: [libc::__fsword_t; 3] =
     [libc::EXT4_SUPER_MAGIC, libc::XFS_SUPER_MAGIC, libc::BTRFS_SUPER_MAGIC];
+/// A younger ctime says nothing of the next store: its time may be the same, as the clock of files goes in
+/// steps (before Linux 6.13), and the store that gave it may not have got its page yet.
+const SETTLED_AGE: Duration = Duration::from_secs(1);
 
 /// The files that are watched, with what the last look at each has found.
 #[derive(Debug, Default)]
@@ -47,12 +52,11 @@ impl Passthrough {
     /// Has the file checked on all slaves if anything was stored since the last look. True if so.
     pub fn look_for_stores(&self, nodeid: u64) -> Result<bool> {
         let file = self.file_shared(nodeid, false)?;
-        rustix::fs::fdatasync(&file.fd)?;
-        let stat = object::stat(file.as_fd())?;
-        let time = |time: rustix::fs::StatxTimestamp| (time.tv_sec, time.tv_nsec);
-        let stamp = [time(stat.stx_mtime), time(stat.stx_ctime)];
         let tells = TELLING.contains(&rustix::fs::fstatfs(&file.fd)?.f_type);
-        if tells && self.stores.seen.lock().get(&nodeid) == Some(&Some(stamp)) {
+        let stat = object::stat(file.as_fd())?;
+        let stamp = stamp_of(&stat).filter(|_| tells);
+        rustix::fs::fdatasync(&file.fd)?;
+        if stamp.is_some() && self.stores.seen.lock().get(&nodeid) == Some(&stamp) {
             return Ok(false);
         }
         let tree = self.commit.order().shared();
@@ -65,7 +69,7 @@ impl Passthrough {
             None => self.note_if_lost(nodeid, file.as_fd(), &stat),
         }
         if let Some(seen) = self.stores.seen.lock().get_mut(&nodeid) {
-            *seen = Some(stamp);
+            *seen = stamp;
         }
         Ok(true)
     }
@@ -84,4 +88,13 @@ pub(super) fn open_quietly(path_fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd> 
         Err(Errno::PERM) => object::reopen(path_fd.as_fd(), flags),
         opened => opened,
     }
+}
+
+/// None as long as it says nothing.
+fn stamp_of(stat: &Statx) -> Option<Stamp> {
+    let time = |time: rustix::fs::StatxTimestamp| (time.tv_sec, time.tv_nsec);
+    let (seconds, nanoseconds) = time(stat.stx_ctime);
+    let changed = SystemTime::UNIX_EPOCH + Duration::new(u64::try_from(seconds).unwrap_or(0), nanoseconds);
+    let is_settled = changed.elapsed().is_ok_and(|age| age >= SETTLED_AGE);
+    is_settled.then(|| [time(stat.stx_mtime), (seconds, nanoseconds)])
 }
