@@ -1,7 +1,7 @@
 //! `--passthrough` behind the last close: what is mapped goes on being stored into, though no descriptor is left.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -235,4 +235,57 @@ fn stop_and_unmount(cluster: &mut Cluster) {
     cluster.master.stop();
     harness::temp_tree::unmount_below(cluster.tree.path());
     cluster.stop();
+}
+
+/// What is executed from the directory below can't be opened to write: by the error that says so.
+#[test]
+fn what_is_executed_below_is_busy() {
+    let sleep = |paths: &ClusterPaths| {
+        fs::copy("/bin/sleep", paths.backing.join("program")).unwrap();
+    };
+    let cluster = builder().prepare(sleep).start();
+    let path = cluster.mount().join("program");
+    let mut running = Command::new(cluster.paths.backing.join("program")).arg("60").spawn().unwrap();
+    let reading = File::open(&path).unwrap();
+    for read in [true, false] {
+        let refused = File::options().read(read).write(true).open(&path).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ETXTBSY));
+    }
+    running.kill().unwrap();
+    running.wait().unwrap();
+    drop(to_write(&path));
+    drop(reading);
+    cluster.finish();
+}
+
+/// tdfs(8): "Files that are opened with O_DIRECT take any length, offset and memory."
+#[test]
+fn direct_opens_take_any_length() {
+    let cluster = builder().on_disk().start();
+    let path = file_of(&cluster, "file");
+    let direct = || File::options().read(true).custom_flags(libc::O_DIRECT).open(&path).unwrap();
+    let first = direct();
+    assert_eq!(read(&first, 7, 100), [b'.'; 100]);
+    drop(first);
+    let reading = File::open(&path).unwrap();
+    let second = direct();
+    assert_eq!(read(&second, 7, 100), [b'.'; 100]);
+    assert_eq!(read(&reading, 7, 100), [b'.'; 100]);
+    drop((reading, second));
+    cluster.finish();
+}
+
+/// Where the file system below has no O_DIRECT it is refused as there, or taken.
+#[test]
+fn direct_opens_without_support_below() {
+    let ramfs = |paths: &ClusterPaths| mount(&["-t", "ramfs"], Path::new("none"), &paths.backing);
+    let mut cluster = builder().prepare(ramfs).start();
+    let path = file_of(&cluster, "file");
+    let direct = || File::options().read(true).custom_flags(libc::O_DIRECT).open(&path);
+    assert_eq!(read(&direct().unwrap(), 7, 100), [b'.'; 100]);
+    std::thread::sleep(MOMENT);
+    let reading = File::open(&path).unwrap();
+    assert_eq!(direct().unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    drop(reading);
+    stop_and_unmount(&mut cluster);
 }

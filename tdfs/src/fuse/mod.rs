@@ -279,7 +279,14 @@ impl Filesystem for Adapter {
         match watch.opens.open(ino.0, flags.0, back) {
             Opened::Cached => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
             Opened::Passed(id) => reply.opened_passthrough(FileHandle(0), FopenFlags::empty(), &id),
-            Opened::Direct(id) => reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO, &id),
+            // The kernel opens the backing file, too, and makes an EIO of what stands against it.
+            Opened::Direct(id) => match self.passthrough.try_open(ino.0, flags.0) {
+                Ok(()) => reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO, &id),
+                Err(e) => {
+                    watch.release(ino.0);
+                    reply.error(reply::errno("open", e));
+                }
+            },
             Opened::Refused => reply.error(Errno::ENOMEM),
         }
     }

@@ -89,11 +89,14 @@ impl Opens {
 
     /// A file is opened with these flags of open(2); `back` has the kernel take the backing file. Where that can't
     /// be done, it is cached.
+    ///
+    /// With O_DIRECT the kernel would ask of the application what the backing file system asks: so none is Passed first.
     pub fn open(&self, ino: u64, flags: i32, back: impl Fn() -> Option<BackingId>) -> Opened {
         let reads = flags & libc::O_ACCMODE == libc::O_RDONLY;
+        let passes = reads && flags & libc::O_DIRECT == 0;
         let files = &mut *self.files.lock();
         let room = files.lingering < LINGERING_MAX;
-        let first = || match if reads && room { back() } else { None } {
+        let first = || match if passes && room { back() } else { None } {
             Some(backing) if self.passthrough.hold(ino) => {
                 files.lingering += 1; // until it is counted as open, below
                 let backing = Some(Arc::new(backing));
@@ -119,7 +122,7 @@ impl Opens {
                     self.passthrough.watch_stores(ino);
                 }
                 passed.backing = Some(Arc::clone(&backing));
-                if reads { Opened::Passed(backing) } else { Opened::Direct(backing) }
+                if passes { Opened::Passed(backing) } else { Opened::Direct(backing) }
             }
         }
     }

@@ -80,6 +80,16 @@ impl Passthrough {
         let tree = self.commit.order().shared();
         self.steady(&tree, nodeid, || open_quietly(&self.object(nodeid)?.fd, OFlags::RDONLY))
     }
+
+    /// Opens and closes the file with these flags of open(2).
+    ///
+    /// # Errors
+    /// What stands against it: ETXTBSY while it is executed, EINVAL with O_DIRECT where the file system has none.
+    pub fn try_open(&self, nodeid: u64, flags: i32) -> Result<()> {
+        let flags = OFlags::from_bits_retain(flags.cast_unsigned()) & (OFlags::RWMODE | OFlags::DIRECT);
+        let tree = self.commit.order().shared();
+        self.steady(&tree, nodeid, || open_quietly(&self.object(nodeid)?.fd, flags)).map(drop)
+    }
 }
 
 /// Opens the object of a path fd without leaving a trace in its atime, where that is allowed.
