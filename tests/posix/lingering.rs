@@ -289,3 +289,25 @@ fn direct_opens_without_support_below() {
     drop(reading);
     stop_and_unmount(&mut cluster);
 }
+
+/// tdfs(8): "A kill -9 of tdfs loses nothing": what was stored unseen right before it neither, nor behind it.
+#[test]
+fn stores_before_a_kill_arrive() {
+    let mut cluster = Cluster::builder(BINARIES).flag("--passthrough").start();
+    let path = file_of(&cluster, "file");
+    cluster.wait();
+    let mut mapping = mapped_past_us(&path);
+    std::thread::sleep(MOMENT);
+    cluster.expect_log("a mapping of /file"); // who stores there from now on is not seen
+    mapping.store(0, b"before the kill");
+    cluster.master.kill();
+    mapping.store(100, b"behind the kill");
+    cluster.start_master();
+    assert!(fs::read_to_string(cluster.master.log()).unwrap().contains("a mapping of /file"));
+    cluster.wait();
+    cluster.assert_equal();
+    let found = fs::read(cluster.slaves[0].replica.join("file")).unwrap();
+    assert_eq!((&found[..15], &found[100..115]), (&b"before the kill"[..], &b"behind the kill"[..]));
+    drop(mapping);
+    cluster.finish();
+}

@@ -4,7 +4,8 @@
 //! A look writes the file's pages to the disk. On disk file systems that makes the kernel notice the next store into
 //! each of them, by the file's mtime and ctime: what has those of the look before has its content, too. They are taken
 //! before the pages are written, so a store that comes while they are changes what the next look finds. Elsewhere
-//! (tmpfs writes nothing out) nothing can be known, and the file counts as stored into each time.
+//! (tmpfs writes nothing out) nothing can be known, and the file counts as stored into each time. The numbers of these
+//! files stand in the slot file: the start behind a kill -9 has them checked.
 
 use super::Passthrough;
 use crate::commit::{Change, Intent};
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 use rustix::fs::{OFlags, Statx};
 use rustix::io::{Errno, Result};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 use tdfs_host::object;
@@ -36,12 +38,19 @@ pub struct Stores {
 impl Passthrough {
     /// From now on the file may be stored into unseen.
     pub fn watch_stores(&self, nodeid: u64) {
-        self.stores.seen.lock().entry(nodeid).or_default();
+        let mut seen = self.stores.seen.lock();
+        if let Entry::Vacant(file) = seen.entry(nodeid) {
+            file.insert(None);
+            self.commit.slots().add_watched(nodeid);
+        }
     }
 
     /// The file is not watched any more.
     pub fn forget_stores(&self, nodeid: u64) {
-        self.stores.seen.lock().remove(&nodeid);
+        let mut seen = self.stores.seen.lock();
+        if seen.remove(&nodeid).is_some() {
+            self.commit.slots().remove_watched(nodeid);
+        }
     }
 
     /// True if the file may hold what no record tells of yet.
