@@ -214,3 +214,48 @@ impl Drop for MappedWords {
         unsafe { libc::munmap(self.begin, self.count * size_of::<AtomicU64>()) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::path::Path;
+
+    fn is_used(path: &Path) -> bool {
+        is_used_elsewhere(File::open(path).unwrap().as_fd()).unwrap()
+    }
+
+    /// Open files count, to read or to write, and mappings that outlive them.
+    #[test]
+    fn who_uses_a_file_is_seen() {
+        for place in ["/tmp", "/dev/shm"] {
+            let dir = tempfile::tempdir_in(place).unwrap();
+            let path = dir.path().join("file");
+            std::fs::write(&path, [0; 4096]).unwrap();
+            assert!(!is_used(&path));
+            let open = File::open(&path).unwrap();
+            assert!(is_used(&path));
+            drop(open);
+            let open = File::options().read(true).write(true).open(&path).unwrap();
+            let mapped = MappedWords::map(open.as_fd(), 1).unwrap();
+            drop(open);
+            assert!(is_used(&path));
+            drop(mapped);
+            assert!(!is_used(&path));
+        }
+    }
+
+    /// Who opens the file while the lease is held waits for its end, and no signal ends this process.
+    #[test]
+    fn who_opens_a_file_meanwhile_gets_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "").unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..20_000).filter(|_| is_used(&path)).count());
+            scope.spawn(|| (0..20_000).for_each(|_| drop(File::options().write(true).open(&path).unwrap())));
+        });
+        assert!(!is_used(&path));
+    }
+}
