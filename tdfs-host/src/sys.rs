@@ -13,6 +13,9 @@ const HANDLE_BYTES_MAX: u32 = 128;
 /// FS_IOC_GETFSUUID, since Linux 6.9.
 const GET_UUID: Opcode = opcode::read::<FsUuid>(0x15, 0);
 
+/// The command of fcntl(2), as on every CPU; libc names it on a few only.
+const F_SETSIG: libc::c_int = 10;
+
 /// struct fsuuid2 of the kernel.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -138,6 +141,31 @@ fn bytes_or_errno(got: libc::c_long) -> Result<usize> {
     })
 }
 
+/// True if the file that `own` is open on is open or mapped anywhere else. Nobody else uses the descriptor `own`.
+///
+/// Only who is alone gets a lease to write, and a mapping holds the open file that it was made of (fs/locks.c,
+/// `check_conflicting_open`). The lease is given back at once; who opens the file meanwhile waits for that.
+///
+/// # Errors
+/// Those of fcntl(2), F_SETLEASE: EINVAL where the file system has no leases, EACCES on another's file without CAP_LEASE.
+pub fn is_used_elsewhere(own: BorrowedFd<'_>) -> Result<bool> {
+    let set = |what, value: libc::c_int| {
+        // SAFETY: these commands take a number, and the fd is open while it is borrowed.
+        match unsafe { libc::fcntl(own.as_raw_fd(), what, value) } {
+            -1 => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+            _ => Ok(()),
+        }
+    };
+    // Who opens the file meanwhile sends us a signal: one that is ignored unless somebody asks for it; SIGIO would end us.
+    set(F_SETSIG, libc::SIGURG)?;
+    match set(libc::F_SETLEASE, libc::F_WRLCK) {
+        Err(Errno::AGAIN) => return Ok(true),
+        taken => taken?,
+    }
+    set(libc::F_SETLEASE, libc::F_UNLCK)?;
+    Ok(false)
+}
+
 /// The beginning of a file, mapped shared: its 64-bit words. What is stored there is in the page cache at once,
 /// without a system call; it outlives the process, not the machine.
 pub struct MappedWords {
@@ -184,5 +212,50 @@ impl Drop for MappedWords {
     fn drop(&mut self) {
         // SAFETY: it was mapped by `map` with this length, and no reference to its words outlives `self`.
         unsafe { libc::munmap(self.begin, self.count * size_of::<AtomicU64>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::path::Path;
+
+    fn is_used(path: &Path) -> bool {
+        is_used_elsewhere(File::open(path).unwrap().as_fd()).unwrap()
+    }
+
+    /// Open files count, to read or to write, and mappings that outlive them.
+    #[test]
+    fn who_uses_a_file_is_seen() {
+        for place in ["/tmp", "/dev/shm"] {
+            let dir = tempfile::tempdir_in(place).unwrap();
+            let path = dir.path().join("file");
+            std::fs::write(&path, [0; 4096]).unwrap();
+            assert!(!is_used(&path));
+            let open = File::open(&path).unwrap();
+            assert!(is_used(&path));
+            drop(open);
+            let open = File::options().read(true).write(true).open(&path).unwrap();
+            let mapped = MappedWords::map(open.as_fd(), 1).unwrap();
+            drop(open);
+            assert!(is_used(&path));
+            drop(mapped);
+            assert!(!is_used(&path));
+        }
+    }
+
+    /// Who opens the file while the lease is held waits for its end, and no signal ends this process.
+    #[test]
+    fn who_opens_a_file_meanwhile_gets_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "").unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..20_000).filter(|_| is_used(&path)).count());
+            scope.spawn(|| (0..20_000).for_each(|_| drop(File::options().write(true).open(&path).unwrap())));
+        });
+        assert!(!is_used(&path));
     }
 }

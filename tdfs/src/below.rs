@@ -1,4 +1,4 @@
-//! Who can reach below the mount: descriptors, working directories and bind mounts from before it.
+//! Who can reach below the mount: descriptors, working directories, mappings and bind mounts from before it.
 //!
 //! Called by `daemon` once, before it mounts in place. What is written through them is not seen, so the
 //! operator has to know. Changes nothing, and finds only what this user may look at.
@@ -32,7 +32,7 @@ fn is_process(name: &std::ffi::OsStr) -> bool {
     name.as_encoded_bytes().iter().all(u8::is_ascii_digit)
 }
 
-/// What one process holds below the directory: its working directory, its root, its descriptors.
+/// What one process holds below the directory: its working directory, its root, its descriptors, its mappings.
 fn uses(process: &Path, directory: &Path) -> Vec<String> {
     let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
     let who = format!("process {} ({})", process.file_name().unwrap_or_default().display(), name.trim());
@@ -44,7 +44,28 @@ fn uses(process: &Path, directory: &Path) -> Vec<String> {
         let what = link.strip_prefix(process).unwrap_or(&link).display().to_string();
         format!("{who}: {what} is {}", fs::read_link(&link).unwrap_or_default().display())
     };
-    links.filter(reaches).map(shown).collect()
+    let maps = fs::read_to_string(process.join("maps")).unwrap_or_default();
+    let mut mapped: Vec<&str> = maps.lines().filter_map(|line| mapped_file(line, directory)).collect();
+    mapped.sort_unstable();
+    mapped.dedup();
+    let shown_mapping = |path: &str| format!("{who}: a mapping of {path}");
+    links.filter(reaches).map(shown).chain(mapped.into_iter().map(shown_mapping)).collect()
+}
+
+/// The file below the directory that a line of /proc/PID/maps (proc_pid_maps(5)) shows as mapped shared.
+///
+/// What is mapped through a mount of a tdfs that is gone, and reaches the directory all the same (`--passthrough`), is shown by
+/// its path in that mount; its inode number is the right one.
+fn mapped_file<'a>(line: &'a str, directory: &Path) -> Option<&'a str> {
+    let mut fields = line.splitn(6, ' ').skip(1);
+    let (permissions, ino) = (fields.next()?, fields.nth(2)?.parse::<u64>().ok()?);
+    let path = fields.next()?.trim_start();
+    let in_mount = || {
+        let path = directory.join(path.strip_prefix('/')?);
+        Some(fs::symlink_metadata(path).ok()?.ino() == ino)
+    };
+    let reaches = Path::new(path).starts_with(directory) || in_mount() == Some(true);
+    (permissions.ends_with('s') && reaches).then_some(path)
 }
 
 /// Other mounts that show the directory, or a part of it, elsewhere.
@@ -81,6 +102,25 @@ mod tests {
         child.wait().unwrap();
         let expected = format!("process {} (", child.id());
         assert!(found.iter().any(|who| who.starts_with(&expected) && who.contains("fd/0")), "{found:?}");
+    }
+
+    #[test]
+    fn shared_mappings_are_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a file");
+        fs::write(&path, "").unwrap();
+        let ino = fs::metadata(&path).unwrap().ino();
+        let found = |permissions: &str, ino: u64, path: &str| {
+            let line = format!("7fe9eeff4000-7fe9eeff9000 {permissions} 00000000 00:2a {ino}      {path}");
+            mapped_file(&line, directory.path()).map(str::to_owned)
+        };
+        let path = path.to_str().unwrap();
+        assert_eq!(found("rw-s", 7, path).as_deref(), Some(path));
+        assert_eq!(found("rw-p", 7, path), None);
+        assert_eq!(found("rw-s", ino, "/a file").as_deref(), Some("/a file"));
+        assert_eq!(found("rw-s", ino + 1, "/a file"), None);
+        assert_eq!(found("rw-s", ino, "/another"), None);
+        assert_eq!(mapped_file("7fe9eeff4000-7fe9eeff9000 rw-p 00000000 00:00 0 ", directory.path()), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{Mmap, MmapMut, MmapOptions};
 
 /// A mapping of a file that other processes may change under us, as memory always is in these tests.
 #[derive(Debug)]
@@ -39,6 +39,23 @@ impl Mapping {
     /// msync(2).
     pub fn flush(&self) -> io::Result<()> {
         self.0.flush()
+    }
+}
+
+/// A shared mapping to read only: it shows what others do with the file.
+#[derive(Debug)]
+pub struct Shown(Mmap);
+
+impl Shown {
+    /// Maps `len` bytes of `file`.
+    pub fn of(file: &File, len: usize) -> io::Result<Self> {
+        // SAFETY: as for `Mapping::shared`.
+        unsafe { MmapOptions::new().len(len).map(file) }.map(Self)
+    }
+
+    /// Loads the bytes of `range`.
+    pub fn load(&self, range: Range<usize>) -> Vec<u8> {
+        self.0[range].to_vec()
     }
 }
 

@@ -7,6 +7,7 @@
 mod attr;
 mod data;
 mod fallocate;
+mod lingering;
 mod locks;
 mod mapping;
 mod namespace;

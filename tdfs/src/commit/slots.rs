@@ -9,6 +9,8 @@
 //!   24  u64      CRC-32C of bytes 0..24
 //!   32  u64      not 0: a change has no record, so the epoch is over
 //!   64  [u64;56] inode numbers of lost objects, 0 for none
+//!  512  u64      so many files are watched for which there is no room behind it
+//!  520  [u64;447] inode numbers of files that are watched (passthrough/stores.rs), 0 for none
 //! 4096  slots of 36,864 bytes: u64 length and CRC-32C (0: free), u64 LSN of the head, intent
 //! ```
 //! All little-endian. **Why no kill tears it.** The file is mapped shared, so a store is in the page cache as soon as the
@@ -41,6 +43,9 @@ const WORD: usize = 8;
 const OVER: usize = 4;
 const LOST: usize = 8;
 const LOST_COUNT: usize = 56;
+const CROWDED: usize = LOST + LOST_COUNT;
+const WATCHED: usize = CROWDED + 1;
+const WATCHED_COUNT: usize = HEAD_BYTES / WORD - WATCHED;
 
 /// What the slots of the last run say.
 pub enum Found {
@@ -108,6 +113,9 @@ impl Slots {
         }
         if slots.word(OVER) != 0 {
             return Ok(Found::Unproven("changes could not be recorded".into()));
+        }
+        if slots.word(CROWDED) != 0 {
+            return Ok(Found::Unproven("more files could be stored into unseen than can be noted".into()));
         }
         Ok(match slots.unfinished() {
             Ok(_) => Found::Whole(slots.with_free()),
@@ -246,6 +254,38 @@ impl Slots {
     pub fn lost(&self) -> Vec<u64> {
         let all = self.lost_words().iter().map(|word| u64::from_le(word.load(Ordering::Acquire)));
         all.filter(|ino| *ino != 0).collect()
+    }
+
+    /// Notes a file that may be stored into unseen. One too many ends the epoch at a kill. Nobody else notes or removes
+    /// one meanwhile.
+    pub fn add_watched(&self, ino: u64) {
+        match self.watched_words().iter().find(|word| word.load(Ordering::Relaxed) == 0) {
+            Some(word) => store(word, ino, Ordering::Release),
+            None => self.set_crowded(self.word(CROWDED) + 1),
+        }
+        compiler_fence(Ordering::SeqCst); // nothing of what is done with the file comes before
+    }
+
+    /// Notes that a file of [`Slots::add_watched`] can't be stored into unseen any more.
+    pub fn remove_watched(&self, ino: u64) {
+        match self.watched_words().iter().find(|word| word.load(Ordering::Relaxed) == u64::to_le(ino)) {
+            Some(word) => store(word, 0, Ordering::Release),
+            None => self.set_crowded(self.word(CROWDED).saturating_sub(1)),
+        }
+    }
+
+    /// The files that are noted so.
+    pub fn watched(&self) -> Vec<u64> {
+        let all = self.watched_words().iter().map(|word| u64::from_le(word.load(Ordering::Acquire)));
+        all.filter(|ino| *ino != 0).collect()
+    }
+
+    fn set_crowded(&self, count: u64) {
+        store(&self.mapped.words()[CROWDED], count, Ordering::Release);
+    }
+
+    fn watched_words(&self) -> &[AtomicU64] {
+        &self.mapped.words()[WATCHED..WATCHED + WATCHED_COUNT]
     }
 
     fn lost_words(&self) -> &[AtomicU64] {

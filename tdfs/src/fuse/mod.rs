@@ -269,14 +269,25 @@ impl Filesystem for Adapter {
 
     fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let Some(watch) = &self.watch else { return reply.error(Errno::ENOSYS) };
-        let access = flags.0 & libc::O_ACCMODE;
-        let reads = access == libc::O_RDONLY && ino.0 != BARRIER_NODE;
+        // Opened outside the lock of the opens, where it can be told that it is needed.
+        let reads = flags.0 & libc::O_ACCMODE == libc::O_RDONLY && ino.0 != BARRIER_NODE;
         let file = if reads { self.passthrough.open_to_read(ino.0).ok() } else { None };
-        let back = || reply.open_backing(&*file?).ok();
-        match watch.opens.open(ino.0, access, back) {
+        let back = || {
+            let file = file.clone().or_else(|| self.passthrough.open_to_read(ino.0).ok())?;
+            reply.open_backing(&*file).ok()
+        };
+        match watch.opens.open(ino.0, flags.0, back) {
             Opened::Cached => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
             Opened::Passed(id) => reply.opened_passthrough(FileHandle(0), FopenFlags::empty(), &id),
-            Opened::Direct(id) => reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO, &id),
+            // The kernel opens the backing file, too, and makes an EIO of what stands against it.
+            Opened::Direct(id) => match self.passthrough.try_open(ino.0, flags.0) {
+                Ok(()) => reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO, &id),
+                Err(e) => {
+                    watch.release(ino.0);
+                    reply.error(reply::errno("open", e));
+                }
+            },
+            Opened::Refused => reply.error(Errno::ENOMEM),
         }
     }
 
@@ -290,16 +301,9 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let Some(watch) = &self.watch else { return reply.ok() };
-        let is_watched = watch.opens.is_watched(ino.0);
-        let ends = watch.opens.release(ino.0);
-        // The file is held before the answer: behind it the kernel may forget it.
-        let look = if ends { watch.look(ino.0) } else { None };
         reply.ok();
-        match look {
-            Some(look) => self.offload.run(move || look.end(is_watched)),
-            None if ends => watch.opens.end(ino.0),
-            None => {}
+        if let Some(watch) = &self.watch {
+            watch.release(ino.0);
         }
     }
 

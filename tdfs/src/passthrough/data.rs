@@ -138,7 +138,8 @@ impl Passthrough {
         let source = self.file(from, false)?;
         let file = self.file(to, true)?;
         let (from_path, path) = (self.nodes.path(from)?, self.nodes.path(to)?);
-        // From a file that no record can name, the copied bytes themselves are recorded.
+        // From a file that no record can name, or that holds what no record tells of, the copied bytes themselves are recorded.
+        let from_path = from_path.filter(|_| !self.may_be_stored_into(from));
         let len_max = if from_path.is_some() { COPY_BYTES_MAX } else { WRITE_BYTES_MAX as u64 };
         let len = usize::try_from(len.min(len_max)).unwrap_or(WRITE_BYTES_MAX);
         let bulk_bytes = if from_path.is_some() { 0 } else { len };

@@ -34,7 +34,7 @@ use rustix::io::{Errno, Result};
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use stores::Stores;
+use stores::{Stores, open_quietly};
 use tdfs_host::object;
 use tdfs_wire::TreePath;
 use tdfs_wire::op::XattrName;
@@ -213,11 +213,7 @@ impl Passthrough {
         }
         let object = self.object(nodeid)?;
         let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
-        let fd = match object::reopen(object.fd.as_fd(), access | OFlags::NOATIME) {
-            Err(Errno::PERM) => object::reopen(object.fd.as_fd(), access)?,
-            fd => fd?,
-        };
-        let file = Arc::new(DataFd { fd, writable });
+        let file = Arc::new(DataFd { fd: open_quietly(&object.fd, access)?, writable });
         self.files.put(nodeid, file.clone());
         Ok(file)
     }

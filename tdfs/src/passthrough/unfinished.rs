@@ -32,7 +32,7 @@ struct File<'a> {
 }
 
 impl Passthrough {
-    /// Records every change that was in hand when the last tdfs was killed, and a check of what was lost then.
+    /// Records every change that was in hand when the last tdfs was killed, and a check of what was lost or watched then.
     /// Nothing is mounted yet, and nobody else changes the tree.
     ///
     /// # Errors
@@ -247,15 +247,16 @@ impl Passthrough {
 
     /// Looks for the objects that are noted as lost, and records a check of each that has a name.
     fn find_lost_before(&self, turn: &Turn<'_>) {
-        let lost = self.commit.slots().lost();
-        if lost.is_empty() {
+        let (lost, watched) = (self.commit.slots().lost(), self.commit.slots().watched());
+        if lost.is_empty() && watched.is_empty() {
             return;
         }
-        for (_, path) in self.walk(|ino| lost.contains(&ino)) {
+        for (_, path) in self.walk(|ino| lost.contains(&ino) || watched.contains(&ino)) {
             let check = Change::of(Op::Check { paths: vec![path] });
             self.commit.record(turn, &check);
         }
         lost.iter().for_each(|ino| self.commit.slots().remove_lost(*ino));
+        watched.iter().for_each(|ino| self.commit.slots().remove_watched(*ino));
     }
 }
 

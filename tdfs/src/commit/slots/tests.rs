@@ -174,3 +174,20 @@ fn slot_cost() {
     rounds.sort_unstable();
     eprintln!("a slot costs {} ns (median of {})", rounds[10], rounds.len());
 }
+
+/// Files that may be stored into unseen are known after a kill, in the next epoch, too; too many of them end the epoch, but
+/// not once they are gone.
+#[test]
+fn watched_files_survive_a_kill() {
+    let (_dir, state) = scene();
+    let slots = Slots::begin(&state, EPOCH).unwrap();
+    let many = WATCHED_COUNT as u64 + 2;
+    (1..=many).for_each(|ino| slots.add_watched(ino));
+    drop(slots);
+    assert!(unproven(&state).contains("unseen"));
+    let slots = Slots::map(&state).unwrap();
+    (3..=many).for_each(|ino| slots.remove_watched(ino));
+    slots.begin_epoch(EPOCH);
+    drop(slots);
+    assert_eq!(whole(&state).watched(), [1, 2]);
+}
