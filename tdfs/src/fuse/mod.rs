@@ -30,7 +30,7 @@ use habits::Habits;
 use offload::Offload;
 use opens::Opened;
 use reply::TTL;
-use setattr::{SetAttr, set_time};
+use setattr::{SetAttr, Stripped, set_time};
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
@@ -66,6 +66,7 @@ pub struct Adapter {
     barrier: Arc<Barrier>,
     habits: Habits,
     offload: Offload,
+    stripped: Stripped,
     /// With `--passthrough`.
     watch: Option<Arc<Watch>>,
 }
@@ -80,8 +81,8 @@ impl Adapter {
     ) -> io::Result<Adapter> {
         let freshen = Arc::new(Freshen::start(notifier)?);
         let watch = if passes { Some(Watch::start(&passthrough, &freshen)?) } else { None };
-        let (habits, offload) = (Habits::default(), Offload::start()?);
-        Ok(Adapter { passthrough, freshen, barrier, habits, offload, watch })
+        let (habits, offload, stripped) = (Habits::default(), Offload::start()?, Stripped::default());
+        Ok(Adapter { passthrough, freshen, barrier, habits, offload, stripped, watch })
     }
 
     /// What is to be settled before all is recorded, with `--passthrough`.
@@ -91,7 +92,7 @@ impl Adapter {
 }
 
 fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid() }
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
 }
 
 /// Adds a name to an answer; false if there was no room for it.
@@ -363,7 +364,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -374,7 +375,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let killed = self.kill_privileges(ino, kill);
+        let killed = self.kill_privileges(ino, caller(request), kill);
         let written = killed.and_then(|()| self.passthrough.write(ino.0, offset, data));
         if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
             self.freshen.later(ino.0);
@@ -479,7 +480,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -487,7 +488,8 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let set = self.passthrough.set_xattr(ino.0, name.as_bytes(), value, flags.cast_unsigned());
+        let xattr = (name.as_bytes(), value);
+        let set = self.passthrough.set_xattr(ino.0, xattr, flags.cast_unsigned(), caller(request));
         self.freshen.later(ino.0); // an ACL changes the mode
         answer!("setxattr", reply, set, _done => reply.ok());
     }
@@ -497,12 +499,13 @@ impl Filesystem for Adapter {
         answer!("getxattr", reply, value, value => reply::xattr(reply, size, &value));
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = self.passthrough.list_xattrs(ino.0);
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.passthrough.list_xattrs(ino.0, caller(request));
         answer!("listxattr", reply, names, names => reply::xattr(reply, size, &names));
     }
 
-    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.stripped.note(request.pid(), ino.0, name.as_bytes());
         let removed = self.passthrough.remove_xattr(ino.0, name.as_bytes());
         self.freshen.later(ino.0);
         answer!("removexattr", reply, removed, _done => reply.ok());
@@ -521,7 +524,7 @@ impl Filesystem for Adapter {
         let done = match self.passthrough.allocate(ino.0, Range { offset, len }, mode.cast_unsigned()) {
             // What the backing file system does not know at all it refuses before it clears anything.
             Err(rustix::io::Errno::OPNOTSUPP) => Err(rustix::io::Errno::OPNOTSUPP),
-            done => self.kill_privileges(ino, Passthrough::lacks_fsetid(caller(request))).and(done),
+            done => self.kill_without_fsetid(ino, caller(request)).and(done),
         };
         answer!("fallocate", reply, done, _done => reply.ok());
     }
@@ -554,7 +557,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let killed = self.kill_privileges(ino_out, Passthrough::lacks_fsetid(caller(request)));
+        let killed = self.kill_without_fsetid(ino_out, caller(request));
         let copied =
             killed.and_then(|()| self.passthrough.copy(ino_in.0, offset_in, ino_out.0, offset_out, len));
         answer!("copy_file_range", reply, copied, count => reply.written(u32::try_from(count).unwrap_or(u32::MAX)));
