@@ -20,6 +20,7 @@ fn attr() {
         set_bits_go_with_the_owner,
         set_bits_go_with_a_write_of_another,
         times,
+        times_at_the_ends_of_what_fits,
         times_now_and_omitted,
         created_as_the_caller,
         umask,
@@ -141,6 +142,24 @@ fn times(dir: &Path) {
     set_times(&dir.join("file"), -1_000_000, 0);
     assert_eq!(mtime(&dir.join("file")), (-1_000_000, 0));
     assert_eq!(fs::metadata(dir.join("sub")).unwrap().atime(), 12);
+}
+
+/// What no time of the kernel's can be is the nearest one that can, in whole seconds; fuser is not to stumble over it.
+fn times_at_the_ends_of_what_fits(dir: &Path) {
+    let path = dir.join("file");
+    fs::write(&path, b"").unwrap();
+    for tv_sec in [i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX] {
+        for tv_nsec in [0, 1, 999_999_999] {
+            let at = Timespec { tv_sec, tv_nsec };
+            let both = Timestamps { last_access: at, last_modification: at };
+            utimensat(CWD, &path, &both, AtFlags::empty()).unwrap();
+            let is_end = tv_sec == i64::MIN || tv_sec == i64::MAX;
+            let expected = (tv_sec, if is_end { 0 } else { tv_nsec });
+            let stat = fs::metadata(&path).unwrap();
+            assert_eq!((stat.mtime(), stat.mtime_nsec()), expected);
+            assert_eq!((stat.atime(), stat.atime_nsec()), expected);
+        }
+    }
 }
 
 fn times_now_and_omitted(dir: &Path) {

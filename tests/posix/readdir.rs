@@ -14,6 +14,7 @@ fn readdir() {
     run(checks![
         ten_thousand_names,
         dots,
+        dots_of_the_top,
         positions,
         unlink_while_reading,
         inode_numbers_agree,
@@ -45,18 +46,29 @@ fn ten_thousand_names(dir: &Path) {
     assert!(listed(dir).contains(&"one more".to_owned()));
 }
 
+fn numbers(dir: &Path) -> Vec<(String, u64)> {
+    let found = Dir::read_from(File::open(dir).unwrap()).unwrap().map(|found| found.unwrap());
+    found.map(|found| (found.file_name().to_str().unwrap().to_owned(), found.ino())).collect()
+}
+
 fn dots(dir: &Path) {
     fs::create_dir(dir.join("sub")).unwrap();
-    let numbers: Vec<(String, u64)> = Dir::read_from(File::open(dir.join("sub")).unwrap())
-        .unwrap()
-        .map(|found| found.unwrap())
-        .map(|found| (found.file_name().to_str().unwrap().to_owned(), found.ino()))
-        .collect();
+    let numbers = numbers(&dir.join("sub"));
     let ino = |path: &Path| fs::metadata(path).unwrap().ino();
     assert!(numbers.contains(&(".".to_owned(), ino(&dir.join("sub")))), "{numbers:?}");
     assert!(numbers.iter().any(|(name, _)| name == ".."), "{numbers:?}");
     assert_eq!(numbers.len(), 2);
     assert_eq!(ino(&dir.join("sub/..")), ino(dir));
+}
+
+/// The root of the mount has an inode number of its own, wherever it is told.
+fn dots_of_the_top(dir: &Path) {
+    let top = dir.parent().unwrap();
+    let ino = fs::metadata(top).unwrap().ino();
+    for _ in 0..5 {
+        assert!(numbers(top).contains(&(".".to_owned(), ino)), "{:?}", numbers(top));
+        assert!(numbers(dir).contains(&("..".to_owned(), ino)), "{:?}", numbers(dir));
+    }
 }
 
 /// telldir(3) and seekdir(3): from any position the same names follow.

@@ -24,6 +24,9 @@ fn rights() {
         rights_hold_from_the_moment_they_change,
         set_bits_and_capabilities_go,
         set_bits_that_stay,
+        setgid_goes_with_a_change_by_who_is_not_in_the_group,
+        setgid_goes_with_the_group,
+        setgid_goes_with_an_acl,
         what_is_made_belongs_to_its_maker,
     ]);
 }
@@ -207,6 +210,83 @@ fn set_bits_that_stay(dir: &Path) {
     chown(&path, Some(65534), Some(7)).unwrap();
     Caller::nobody().run(|| set_mode(&path, 0o6755));
     assert_eq!(bits(&path).0, 0o4755);
+}
+
+/// A file of group 1234, which is not to be run by it.
+fn of_group(dir: &Path, name: &str, uid: u32, mode: u32) -> std::path::PathBuf {
+    let path = dir.join(name);
+    fs::write(&path, vec![b'.'; 10_000]).unwrap();
+    chown(&path, Some(uid), Some(1234)).unwrap();
+    set_mode(&path, mode);
+    path
+}
+
+/// Who changes a file, and whether its setgid bit stays.
+fn changers() -> [(&'static str, Caller, bool); 4] {
+    [
+        ("no member", Caller::nobody().with_groups(&[1233, 1235]), false),
+        ("member", Caller::nobody().with_groups(&[7, 1234]), true),
+        ("member by the group itself", Caller { gid: 1234, ..Caller::nobody() }, true),
+        ("root", Caller::root(), true),
+    ]
+}
+
+fn mode_of(path: &Path) -> u32 {
+    bits(path).0
+}
+
+/// fs/attr.c, `setattr_should_drop_sgid`: where the group may not execute, it depends on who asks.
+fn setgid_goes_with_a_change_by_who_is_not_in_the_group(dir: &Path) {
+    for (who, caller, stays) in changers() {
+        let left = if stays { 0o2666 } else { 0o666 };
+        for (what, change) in CHANGES {
+            let path = of_group(dir, &format!("{what} by {who}"), 0, 0o2666);
+            caller.run(|| change(&File::options().read(true).write(true).open(&path).unwrap()).unwrap());
+            assert_eq!(mode_of(&path), left, "{what} by {who}");
+        }
+        let path = of_group(dir, &format!("opened with O_TRUNC by {who}"), 0, 0o2666);
+        caller.run(|| File::options().write(true).truncate(true).open(&path).unwrap());
+        assert_eq!(mode_of(&path), left, "opened with O_TRUNC by {who}");
+    }
+}
+
+/// It is the group that the file had before that counts.
+fn setgid_goes_with_the_group(dir: &Path) {
+    for (who, caller, stays) in changers() {
+        let path = of_group(dir, &format!("of {who}"), caller.uid, 0o2644);
+        caller.run(|| chown(&path, None, Some(caller.gid)).unwrap());
+        assert_eq!(mode_of(&path), if stays { 0o2644 } else { 0o644 }, "{who}");
+        let path = of_group(dir, &format!("to be run, of {who}"), caller.uid, 0o2755);
+        caller.run(|| chown(&path, None, Some(caller.gid)).unwrap());
+        assert_eq!(mode_of(&path), 0o755, "{who}");
+        let path = dir.join(format!("directory of {who}"));
+        fs::create_dir(&path).unwrap();
+        chown(&path, Some(caller.uid), Some(1234)).unwrap();
+        set_mode(&path, 0o2755);
+        caller.run(|| chown(&path, None, Some(caller.gid)).unwrap());
+        assert_eq!(mode_of(&path), 0o2755, "{who}");
+    }
+}
+
+/// fs/posix_acl.c, `posix_acl_update_mode`, and CVE-2016-7097: an ACL is no way around the rule for chmod.
+fn setgid_goes_with_an_acl(dir: &Path) {
+    let bytes = Acl { owner: 7, user: 5, group: 5, mask: 7, others: 5 }.bytes();
+    for (who, caller, stays) in changers() {
+        let file = of_group(dir, &format!("of {who}"), caller.uid, 0o2755);
+        let sub = dir.join(format!("directory of {who}"));
+        fs::create_dir(&sub).unwrap();
+        chown(&sub, Some(caller.uid), Some(1234)).unwrap();
+        set_mode(&sub, 0o2755);
+        for path in [file, sub] {
+            caller.run(|| {
+                rustix::fs::setxattr(&path, "system.posix_acl_access", &bytes, XattrFlags::empty()).unwrap();
+            });
+            assert_eq!(mode_of(&path), if stays { 0o2775 } else { 0o775 }, "{who}: {}", path.display());
+            let mut found = [0; 99];
+            let len = rustix::fs::getxattr(&path, "system.posix_acl_access", &mut found[..]).unwrap();
+            assert_eq!(found[..len], bytes[..]);
+        }
+    }
 }
 
 fn what_is_made_belongs_to_its_maker(dir: &Path) {

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
+use harness::Caller;
 use rustix::fs::{
     XattrFlags, fgetxattr, fsetxattr, getxattr, lgetxattr, listxattr, listxattr_query, lremovexattr,
     lsetxattr, removexattr, setxattr,
@@ -16,6 +17,7 @@ use crate::{checks, run};
 fn xattr() {
     run(checks![
         set_get_list_remove,
+        names_that_are_roots,
         create_and_replace,
         sizes_and_short_buffers,
         large_values,
@@ -67,6 +69,25 @@ fn set_get_list_remove(dir: &Path) {
     File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
     setxattr(&path, "user.four", b"4", NONE).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), old);
+}
+
+/// xattr(7): trusted.* is visible to processes with CAP_SYS_ADMIN alone, and its size with it.
+fn names_that_are_roots(dir: &Path) {
+    fs::write(dir.join("file"), b"").unwrap();
+    fs::create_dir(dir.join("sub")).unwrap();
+    for path in [dir.join("file"), dir.join("sub")] {
+        for name in ["trusted.first", "user.one", "trusted.second", "user.two"] {
+            setxattr(&path, name, b"1", NONE).unwrap();
+        }
+        Caller::nobody().run(|| {
+            assert_eq!(list(&path), ["user.one", "user.two"]);
+            let whole = listxattr(&path, &mut [0; 999][..]).unwrap();
+            assert_eq!(listxattr_query(&path), Ok(whole));
+            assert_eq!(listxattr(&path, &mut vec![0; whole][..]), Ok(whole));
+            assert_eq!(listxattr(&path, &mut vec![0; whole - 1][..]), Err(Errno::RANGE));
+        });
+        assert_eq!(list(&path), ["trusted.first", "trusted.second", "user.one", "user.two"]);
+    }
 }
 
 fn create_and_replace(dir: &Path) {

@@ -342,7 +342,8 @@ fn random_damage_never_panics_and_has_one_reading() {
         }
         sign(&mut bytes);
         if let Ok((record, used)) = Record::parse(&bytes) {
-            let again = encode(&record.op, record.bulk, record.lsn, record.time_ns);
+            let mut again = Draft::owned(&record.op, record.owners, record.bulk).unwrap();
+            let again = again.place(record.lsn, record.time_ns).concat();
             assert_eq!(again, bytes[..used], "seed {seed}");
             accepted += 1;
         }

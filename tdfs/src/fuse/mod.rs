@@ -91,7 +91,7 @@ impl Adapter {
 }
 
 fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid() }
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
 }
 
 /// Adds a name to an answer; false if there was no room for it.
@@ -367,7 +367,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -378,7 +378,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let killed = self.kill_privileges(ino, kill);
+        let killed = self.kill_privileges(ino, caller(request), kill);
         let written = killed.and_then(|()| self.passthrough.write(ino.0, offset, data));
         if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
             self.freshen.later(ino.0);
@@ -483,7 +483,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -491,7 +491,8 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let set = self.passthrough.set_xattr(ino.0, name.as_bytes(), value, flags.cast_unsigned());
+        let xattr = (name.as_bytes(), value);
+        let set = self.passthrough.set_xattr(ino.0, xattr, flags.cast_unsigned(), caller(request));
         self.freshen.later(ino.0); // an ACL changes the mode
         answer!("setxattr", reply, set, _done => reply.ok());
     }
@@ -501,8 +502,8 @@ impl Filesystem for Adapter {
         answer!("getxattr", reply, value, value => reply::xattr(reply, size, &value));
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = self.passthrough.list_xattrs(ino.0);
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.passthrough.list_xattrs(ino.0, caller(request));
         answer!("listxattr", reply, names, names => reply::xattr(reply, size, &names));
     }
 
@@ -525,7 +526,7 @@ impl Filesystem for Adapter {
         let done = match self.passthrough.allocate(ino.0, Range { offset, len }, mode.cast_unsigned()) {
             // What the backing file system does not know at all it refuses before it clears anything.
             Err(rustix::io::Errno::OPNOTSUPP) => Err(rustix::io::Errno::OPNOTSUPP),
-            done => self.kill_privileges(ino, Passthrough::lacks_fsetid(caller(request))).and(done),
+            done => self.kill_without_fsetid(ino, caller(request)).and(done),
         };
         answer!("fallocate", reply, done, _done => reply.ok());
     }
@@ -558,7 +559,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let killed = self.kill_privileges(ino_out, Passthrough::lacks_fsetid(caller(request)));
+        let killed = self.kill_without_fsetid(ino_out, caller(request));
         let copied =
             killed.and_then(|()| self.passthrough.copy(ino_in.0, offset_in, ino_out.0, offset_out, len));
         answer!("copy_file_range", reply, copied, count => reply.written(u32::try_from(count).unwrap_or(u32::MAX)));

@@ -5,7 +5,7 @@ use super::{Caller, Object, Passthrough};
 use crate::commit::{Attribute, Change, Intent};
 use rustix::fs::{Statx, Timespec};
 use rustix::io::Result;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use tdfs_host::object;
 use tdfs_wire::op::{AttrOp, Op};
 use tdfs_wire::{Time, TreePath};
@@ -35,16 +35,19 @@ impl Passthrough {
             nodeid,
             Attribute::Mode,
             |object| object::set_mode(object.fd.as_fd(), mode & 0o7777),
+            |_| false,
             |path, stat| Some(AttrOp::Mode { path, mode: object::permissions(stat) }),
         )
     }
 
-    /// Sets owner, group or both. The kernel clears setuid, setgid and file capabilities as it sees fit.
-    pub fn chown(&self, nodeid: u64, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    /// Sets owner, group, both or none. The kernel clears setuid, setgid and file capabilities as it sees fit; but
+    /// the setgid bit of what its group may not execute is the caller's to lose, and the kernel sees only us.
+    pub fn chown(&self, nodeid: u64, uid: Option<u32>, gid: Option<u32>, caller: Caller) -> Result<()> {
         self.change_attr(
             nodeid,
             Attribute::Owner,
             |object| object::set_owner(object.fd.as_fd(), uid, gid),
+            |before| object::file_type(before) != libc::S_IFDIR && caller.loses_setgid(before),
             |path, stat| {
                 let (uid, gid, mode) = (stat.stx_uid, stat.stx_gid, object::permissions(stat));
                 Some(AttrOp::Owner { path, uid, gid, mode })
@@ -62,17 +65,21 @@ impl Passthrough {
             nodeid,
             Attribute::Times,
             |object| object::set_times(object.fd.as_fd(), times.atime.map(spec), times.mtime.map(spec)),
+            |_| false,
             |path, stat| times.mtime.map(|_| AttrOp::Times { path, mtime: object::mtime(stat) }),
         )
     }
 
     /// Clears setuid, setgid and file capabilities of a file that somebody without the right to keep them
     /// writes to or truncates (FUSE_HANDLE_KILLPRIV_V2 makes that our task). Returns true if there were any.
-    pub fn kill_privileges(&self, nodeid: u64) -> Result<bool> {
+    /// setgid without the right to execute stays for members of the group (fs/attr.c, `setattr_should_drop_sgid`).
+    pub fn kill_privileges(&self, nodeid: u64, caller: Caller) -> Result<bool> {
         let file = self.file_shared(nodeid, false)?;
-        let mode = object::permissions(&object::stat(file.as_fd())?);
+        let stat = object::stat(file.as_fd())?;
+        let mode = object::permissions(&stat);
         let mut left = mode & !libc::S_ISUID;
-        if mode & libc::S_IXGRP != 0 {
+        let setgid = mode & libc::S_ISGID != 0;
+        if setgid && (mode & libc::S_IXGRP != 0 || !caller.is_in_group(stat.stx_gid)) {
             left &= !libc::S_ISGID;
         }
         let capable = object::get_xattr(file.as_fd(), CAPABILITY).is_ok();
@@ -85,17 +92,13 @@ impl Passthrough {
         Ok(capable || left != mode)
     }
 
-    /// True if the caller's writes clear setuid and setgid. The kernel decides by CAP_FSETID, which a FUSE
-    /// request does not carry; root has it.
-    pub fn lacks_fsetid(caller: Caller) -> bool {
-        caller.uid != 0
-    }
-
+    /// One change: `set`, then setgid is cleared if `loses_setgid` says so of what was before.
     fn change_attr(
         &self,
         nodeid: u64,
         what: Attribute,
         set: impl FnOnce(&Object) -> Result<()>,
+        loses_setgid: impl FnOnce(&Statx) -> bool,
         op: impl FnOnce(TreePath, &Statx) -> Option<AttrOp>,
     ) -> Result<()> {
         let tree = self.commit.order().shared();
@@ -107,6 +110,7 @@ impl Passthrough {
             if let Err(e) = set(&object) {
                 return (Err(e), None);
             }
+            let cleared = if loses_setgid(&object.stat) { clear_setgid(object.fd.as_fd()) } else { Ok(()) };
             let stat = match object::stat(object.fd.as_fd()) {
                 Ok(stat) => stat,
                 Err(e) => {
@@ -116,17 +120,23 @@ impl Passthrough {
             match object.path {
                 Some(path) => {
                     let change = op(path, &stat).map(|op| Change::of(Op::Attr(op)).of_object(&object.stat));
-                    (Ok(()), change)
+                    (cleared, change)
                 }
                 None => {
                     self.note_if_lost(nodeid, object.fd.as_fd(), &stat);
-                    (Ok(()), None)
+                    (cleared, None)
                 }
             }
         });
         self.dirs.remove(nodeid); // what it lets new objects inherit may be another now
         changed
     }
+}
+
+/// Clears setgid if it is still there.
+pub(super) fn clear_setgid(fd: BorrowedFd<'_>) -> Result<()> {
+    let mode = object::permissions(&object::stat(fd)?);
+    if mode & libc::S_ISGID == 0 { Ok(()) } else { object::set_mode(fd, mode & !libc::S_ISGID) }
 }
 
 /// The xattr that holds file capabilities (capabilities(7)).

@@ -1,6 +1,6 @@
 //! Reading directories, without keeping one open: each call seeks to where the last one ended.
 
-use super::{FOREIGN, Passthrough, Seen};
+use super::{FOREIGN, Passthrough, ROOT, Seen};
 use rustix::fs::{FileType, RawDir, SeekFrom};
 use rustix::io::{Errno, Result};
 use std::mem::MaybeUninit;
@@ -32,7 +32,7 @@ pub struct DirItem<'a> {
     pub name: &'a [u8],
     /// Where to go on after it.
     pub next: u64,
-    /// Inode number (d_ino).
+    /// Inode number (d_ino); of the root, which `.` and `..` can name, its nodeid.
     pub ino: u64,
     /// Type, Unknown where the file system does not tell.
     pub kind: FileType,
@@ -88,7 +88,8 @@ impl Passthrough {
             if let Some(known) = known {
                 self.nodes.remember(known, nodeid, name);
             }
-            let (next, ino, kind) = (item.next_entry_cookie(), item.ino(), item.file_type());
+            let ino = if item.ino() == self.root_ino { ROOT } else { item.ino() };
+            let (next, kind) = (item.next_entry_cookie(), item.file_type());
             if !add(&DirItem { name, next, ino, kind, seen }) {
                 if let Some(known) = known {
                     self.forget(known, 1);

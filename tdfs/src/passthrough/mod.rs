@@ -9,6 +9,7 @@
 
 mod attr;
 mod cache;
+mod caller;
 mod data;
 mod dir;
 mod lookup;
@@ -20,6 +21,7 @@ mod unfinished;
 mod xattr;
 
 pub use attr::{SetTime, SetTimes};
+pub use caller::Caller;
 pub use data::{Range, WRITE_BYTES_MAX};
 pub use dir::{DirItem, Listed};
 pub use lookup::Seen;
@@ -38,15 +40,6 @@ use stores::{Stores, open_quietly};
 use tdfs_host::object;
 use tdfs_wire::TreePath;
 use tdfs_wire::op::XattrName;
-
-/// Who asks (the header of a FUSE request).
-#[derive(Clone, Copy, Debug)]
-pub struct Caller {
-    /// Effective uid for file systems.
-    pub uid: u32,
-    /// Effective gid for file systems.
-    pub gid: u32,
-}
 
 /// The backing tree, served.
 pub struct Passthrough {
@@ -79,6 +72,7 @@ impl Passthrough {
             owner: Caller {
                 uid: rustix::process::geteuid().as_raw(),
                 gid: rustix::process::getegid().as_raw(),
+                pid: 0,
             },
             root: Arc::new(Dir::new(root, false)),
             commit,

@@ -17,7 +17,7 @@ pub(crate) struct Served {
     pub(crate) fs: Arc<Passthrough>,
 }
 
-const NOBODY: Caller = Caller { uid: 65534, gid: 65534 };
+const NOBODY: Caller = Caller { uid: 65534, gid: 65534, pid: 0 };
 
 pub(crate) fn serve() -> Served {
     let (dir, log_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -243,7 +243,7 @@ fn an_acl_that_leaves_none_is_recorded_as_a_mode() {
     for (tag, permissions) in [(1u8, 7u8), (4, 5), (0x20, 1)] {
         acl.extend_from_slice(&[tag, 0, permissions, 0, 0xff, 0xff, 0xff, 0xff]);
     }
-    match served.fs.set_xattr(dir, name, &acl, 0) {
+    match served.fs.set_xattr(dir, (name, &acl), 0, served.fs.owner) {
         Err(Errno::OPNOTSUPP) => return eprintln!("SKIPPED: the file system of temporary files has no ACLs"),
         set => set.unwrap(),
     }

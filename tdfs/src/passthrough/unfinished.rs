@@ -81,7 +81,7 @@ impl Passthrough {
     fn find_out(&self, intent: &Intent, tell: Tell<'_>) -> Result<()> {
         match intent {
             Intent::Nothing => Ok(()),
-            Intent::Make { path, uid, gid } => self.made(path, Caller { uid: *uid, gid: *gid }, tell),
+            Intent::Make { path, uid, gid } => self.made(path, Caller { uid: *uid, gid: *gid, pid: 0 }, tell),
             Intent::Link { from, to, ino } => self.linked(from.as_ref(), to, *ino, tell),
             Intent::Remove { path, ino, directory, links } => {
                 let left = (!directory).then_some(*links);

@@ -1,12 +1,13 @@
 //! Extended attributes and POSIX ACLs: get, list, set, remove. Those that a replica does not carry are
 //! done on the backing tree and not recorded.
 
-use super::{Passthrough, carried};
+use super::attr::clear_setgid;
+use super::{Caller, Passthrough, carried};
 use crate::commit::{Change, Intent, Outcome};
-use rustix::fs::XattrFlags;
+use rustix::fs::{Statx, XattrFlags};
 use rustix::io::{Errno, Result};
 use std::borrow::Cow;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use tdfs_host::object;
 use tdfs_wire::op::{Op, XATTR_VALUE_BYTES_MAX, XattrOp};
 
@@ -20,32 +21,43 @@ impl Passthrough {
         self.steady(&tree, nodeid, || object::get_xattr(self.object(nodeid)?.fd.as_fd(), name))
     }
 
-    /// The names of all xattrs, each ended by NUL.
-    pub fn list_xattrs(&self, nodeid: u64) -> Result<Vec<u8>> {
+    /// The names of all xattrs that the caller may know of, each ended by NUL.
+    pub fn list_xattrs(&self, nodeid: u64, caller: Caller) -> Result<Vec<u8>> {
         let tree = self.commit.order().shared();
-        self.steady(&tree, nodeid, || object::list_xattrs(self.object(nodeid)?.fd.as_fd()))
+        let names = self.steady(&tree, nodeid, || object::list_xattrs(self.object(nodeid)?.fd.as_fd()))?;
+        Ok(if caller.sees_trusted() { names } else { without_trusted(&names) })
     }
 
-    /// Sets an xattr or ACL; `flags` are those of setxattr(2).
-    pub fn set_xattr(&self, nodeid: u64, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+    /// Sets an xattr or ACL; `flags` are those of setxattr(2). Setting an access ACL is a way to set the mode, so it
+    /// clears setgid as chmod(2) does (fs/posix_acl.c, `posix_acl_update_mode`); the kernel sees only us.
+    pub fn set_xattr(
+        &self,
+        nodeid: u64,
+        (name, value): (&[u8], &[u8]),
+        flags: u32,
+        caller: Caller,
+    ) -> Result<()> {
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(Errno::TOOBIG);
         }
         let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
-        self.change_xattr(nodeid, name, value, |fd| object::set_xattr(fd.as_fd(), name, value, flags))
+        let set = |fd: &OwnedFd| object::set_xattr(fd.as_fd(), name, value, flags);
+        self.change_xattr(nodeid, (name, value), set, |stat| {
+            name == b"system.posix_acl_access" && caller.loses_setgid(stat)
+        })
     }
 
     /// Removes an xattr or ACL. ENODATA where there is none of that name.
     pub fn remove_xattr(&self, nodeid: u64, name: &[u8]) -> Result<()> {
-        self.change_xattr(nodeid, name, &[], |fd| object::remove_xattr(fd.as_fd(), name))
+        self.change_xattr(nodeid, (name, &[]), |fd| object::remove_xattr(fd.as_fd(), name), |_| false)
     }
 
     fn change_xattr<'a>(
         &self,
         nodeid: u64,
-        name: &[u8],
-        value: &'a [u8],
-        set: impl FnOnce(&rustix::fd::OwnedFd) -> Result<()>,
+        (name, value): (&[u8], &'a [u8]),
+        set: impl FnOnce(&OwnedFd) -> Result<()>,
+        loses_setgid: impl FnOnce(&Statx) -> bool,
     ) -> Result<()> {
         let tree = self.commit.order().shared();
         let ino = self.lock_key(nodeid);
@@ -59,22 +71,33 @@ impl Passthrough {
             if let Err(e) = set(&object.fd) {
                 return (Err(e), None);
             }
-            let Some(xattr) = xattr else { return (Ok(()), None) };
+            let cleared = if loses_setgid(&object.stat) { clear_setgid(object.fd.as_fd()) } else { Ok(()) };
+            let Some(xattr) = xattr else { return (cleared, None) };
             let Some(path) = object.path else {
                 self.note_if_lost(nodeid, object.fd.as_fd(), &object.stat);
-                return (Ok(()), None);
+                return (cleared, None);
             };
-            (Ok(()), Some(xattr_change(&object.fd, path, xattr, value).of_object(&object.stat)))
+            (cleared, Some(xattr_change(&object.fd, path, xattr, value).of_object(&object.stat)))
         });
         self.dirs.remove(nodeid); // a default ACL may have come or gone
         changed
     }
 }
 
+/// The names that do not begin with `trusted.`.
+fn without_trusted(names: &[u8]) -> Vec<u8> {
+    names
+        .split_inclusive(|byte| *byte == 0)
+        .filter(|name| !name.starts_with(b"trusted."))
+        .flatten()
+        .copied()
+        .collect()
+}
+
 /// What is recorded: the outcome, read back. Setting an ACL that says no more than the mode sets the mode
 /// and leaves no ACL.
 pub(super) fn xattr_change<'a>(
-    fd: &rustix::fd::OwnedFd,
+    fd: &OwnedFd,
     path: tdfs_wire::TreePath,
     name: tdfs_wire::op::XattrName,
     value: &'a [u8],

@@ -99,7 +99,7 @@ fn a_listing_is_exact_whatever_happened_since_its_children_were_read() {
 fn no_record_of_an_object_comes_between_its_state_and_the_answer() {
     let served = serve();
     let fs = Arc::clone(&served.answers.passthrough);
-    let caller = crate::passthrough::Caller { uid: 0, gid: 0 };
+    let caller = crate::passthrough::Caller { uid: 0, gid: 0, pid: 0 };
     let file = fs.mknod((1, b"file"), 0o644, 0, 0, caller).unwrap().nodeid;
     let object = Wanted::Object { offset: 0, hashes: Vec::new() };
     for (path, what) in

@@ -29,7 +29,7 @@ fn half_a_setattr_is_recorded_as_it_ended() {
     set_capabilities(None, sets).unwrap();
     let times = SetTimes { atime: None, mtime: Some(SetTime::Now) };
     let set = SetAttr { mode: Some(0o600), uid: Some(7), gid: None, size: Some(100), times };
-    let done = adapter.set_attributes(file, Caller { uid: 0, gid: 0 }, &set);
+    let done = adapter.set_attributes(file, Caller { uid: 0, gid: 0, pid: 0 }, &set);
     assert_eq!(done, Err(Errno::PERM));
     let ops = served.ops();
     let [Op::Namespace(_), Op::Data(DataOp::Truncate { size: 100, .. })] = &ops[..] else {

@@ -56,7 +56,7 @@ fn what_was_not_made_is_not_recorded() {
 fn what_was_made_gets_its_owner_and_its_record() {
     let served = serve();
     let root = served.path().to_owned();
-    let owner = Caller { uid: 1234, gid: 1235 };
+    let owner = Caller { uid: 1234, gid: 1235, pid: 0 };
     let owner = if rustix::process::geteuid().is_root() { owner } else { served.fs.owner };
     let at = |name: &str| root.join(name);
     let node = |name: &str, kind: rustix::fs::FileType| {
@@ -97,7 +97,7 @@ fn what_was_there_before_is_not_taken_for_new() {
     fs::write(served.path().join("f"), "somebody's").unwrap();
     fs::create_dir_all(served.path().join("d/e")).unwrap();
     for name in ["f", "d"] {
-        assert_eq!(killed(&served, &make(name, Caller { uid: 1, gid: 1 }), || {}), []);
+        assert_eq!(killed(&served, &make(name, Caller { uid: 1, gid: 1, pid: 0 }), || {}), []);
     }
     assert_eq!(fs::read(served.path().join("f")).unwrap(), b"somebody's");
 }
