@@ -1,5 +1,6 @@
 //! What lies in the directory and is not of its file system: never recorded, never silent.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -7,13 +8,14 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use harness::crash_disk::in_own_mounts;
+use harness::daemon::run_to_end;
 use harness::modes::Backing;
-use harness::Cluster;
+use harness::{Cluster, TempTree};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
 use rustix::io::Errno;
-use rustix::mount::mount_bind;
+use rustix::mount::{MountFlags, mount, mount_bind};
 
-use crate::cluster;
+use crate::{BINARIES, SOON, cluster};
 
 /// Each way to change something in or at `at`, which is foreign, is refused; `own` is a file and `dir` a directory beside it.
 #[track_caller]
@@ -107,4 +109,56 @@ fn a_bind_mount_is_shown_empty() {
     assert!(!replica.join("bound").exists());
     assert!(not_carried(&cluster).contains("bound"), "{}", not_carried(&cluster));
     cluster.master.stop();
+}
+
+/// An overlayfs on `at`; its lower layer lies in `lower`, and has a file.
+fn overlay(lower: &Path, upper: &Path, at: &Path) {
+    let (lower, work, upper) = (lower.join("lower"), upper.join("work"), upper.join("upper"));
+    [&lower, &work, &upper].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    fs::write(lower.join("f"), "of a lower layer").unwrap();
+    let layers =
+        format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+    let layers = std::ffi::CString::new(layers).unwrap();
+    mount("overlay", at, "overlay", MountFlags::empty(), Some(layers.as_c_str())).unwrap();
+}
+
+/// tdfs.8, `--skip-mounts`: where files are of other devices than directories, they can't be told from those of mounts.
+#[test]
+fn an_overlay_of_several_file_systems_is_refused() {
+    in_own_mounts("foreign::an_overlay_of_several_file_systems_is_refused", || {
+        let tree = TempTree::new().unwrap();
+        let [lower, upper, at] = ["lower", "upper", "at"].map(|name| tree.dir(name).unwrap());
+        [&lower, &upper]
+            .into_iter()
+            .for_each(|dir| mount("none", dir, "tmpfs", MountFlags::empty(), None).unwrap());
+        overlay(&lower, &upper, &at);
+        let (replica, state) = (tree.path().join("b"), tree.path().join("state"));
+        let args: [OsString; 6] =
+            ["-m".into(), (&at).into(), "-c".into(), replica.into(), "--state".into(), state.into()];
+        let ended = run_to_end(BINARIES.tdfs, &args, SOON).unwrap();
+        let words = String::from_utf8(ended.stderr).unwrap();
+        assert!(ended.status.code() == Some(2) && words.contains("xino=on"), "{words}");
+        assert_eq!(words.trim_end().lines().count(), 1, "{words}");
+    });
+}
+
+/// The other way round: with all layers on one file system nothing is missing.
+#[test]
+fn an_overlay_of_one_file_system_is_mirrored() {
+    in_own_mounts("foreign::an_overlay_of_one_file_system_is_mirrored", || {
+        let cluster = cluster().embedded().prepare(|paths| {
+            let layers = paths.backing.parent().unwrap().join("layers");
+            fs::create_dir(&layers).unwrap();
+            overlay(&layers, &layers, &paths.backing);
+        });
+        let mut cluster = cluster.start();
+        assert_eq!(fs::read(cluster.mount().join("f")).unwrap(), b"of a lower layer");
+        cluster.wait();
+        cluster.assert_equal();
+        fs::write(cluster.mount().join("f"), "changed").unwrap();
+        fs::write(cluster.mount().join("new"), "new").unwrap();
+        cluster.wait();
+        cluster.assert_equal();
+        cluster.master.stop();
+    });
 }
