@@ -19,6 +19,16 @@ use tdfs_wire::op::{SYMLINK_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XattrName};
 /// "Leave this time as it is" (utimensat(2)).
 const UTIME_OMIT: i64 = 0x3fff_fffe;
 
+/// Most bytes of names and values with which xattrs are carried: they go into one frame, beside a block of content.
+const XATTRS_BYTES_MAX: usize = 832 * 1024;
+
+/// So many are never too many, whatever their names and values.
+const FEW_XATTRS: usize = 12;
+
+/// Xattrs that are carried of an object that has too many, too: without them replicas would give other rights.
+const XATTRS_ALWAYS: [&[u8]; 3] =
+    [b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
+
 /// What [`stat`] reads: the basic fields and the birth time.
 pub const STAT_FIELDS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
@@ -122,9 +132,39 @@ pub fn read_link(path_fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
     Ok(rustix::fs::readlinkat(path_fd, c"", Vec::with_capacity(SYMLINK_BYTES_MAX + 1))?.into_bytes())
 }
 
+/// The carried xattrs of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Xattrs {
+    /// Sorted by name.
+    pub carried: Vec<Xattr>,
+    /// There are more names than the kernel lists (64 KiB), or more bytes than go into a frame: only file capabilities and
+    /// ACLs are carried.
+    pub too_many: bool,
+}
+
+/// All of an object but names and content; see [`Xattrs`] for `too_many_xattrs`.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    /// Its stat.
+    pub stat: Statx,
+    /// What replicas have of it.
+    pub meta: Meta,
+    /// Some of its xattrs are not in there.
+    pub too_many_xattrs: bool,
+}
+
 /// All of the object but names and content.
 pub fn meta(path_fd: BorrowedFd<'_>, stat: &Statx) -> Result<Meta> {
-    Ok(meta_of(kind(path_fd, stat)?, stat, xattrs(path_fd)?))
+    Ok(look(path_fd, stat)?.meta)
+}
+
+/// The same, and whether xattrs had to be left out.
+pub fn look(path_fd: BorrowedFd<'_>, stat: &Statx) -> Result<Looked> {
+    Ok(looked(kind(path_fd, stat)?, stat, xattrs(path_fd)?))
+}
+
+fn looked(kind: Kind, stat: &Statx, xattrs: Xattrs) -> Looked {
+    Looked { stat: *stat, meta: meta_of(kind, stat, xattrs.carried), too_many_xattrs: xattrs.too_many }
 }
 
 fn meta_of(kind: Kind, stat: &Statx, xattrs: Vec<Xattr>) -> Meta {
@@ -138,7 +178,7 @@ fn meta_of(kind: Kind, stat: &Statx, xattrs: Vec<Xattr>) -> Meta {
 ///
 /// # Errors
 /// As [`open_path`]: EXDEV where something is mounted.
-pub fn look_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(Statx, Meta)> {
+pub fn look_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Looked> {
     let stat = stat_at(dir, name)?;
     if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
         return Err(Errno::XDEV);
@@ -149,12 +189,11 @@ pub fn look_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(Statx, Meta)> {
         && let Some(xattrs) = xattrs_at(dir, name)?
     {
         let kind = kind(dir, &stat)?;
-        return Ok((stat, meta_of(kind, &stat, xattrs)));
+        return Ok(looked(kind, &stat, xattrs));
     }
     let fd = open_path(dir, name)?;
     let stat = self::stat(fd.as_fd())?;
-    let meta = meta(fd.as_fd(), &stat)?;
-    Ok((stat, meta))
+    look(fd.as_fd(), &stat)
 }
 
 /// Sets the 07777 bits of what is no symlink.
@@ -180,13 +219,29 @@ pub fn set_times(path_fd: BorrowedFd<'_>, atime: Option<Timespec>, mtime: Option
     step(|| rustix::fs::utimensat(path_fd, c"", &times, AtFlags::EMPTY_PATH))
 }
 
-/// The carried xattrs with their values, sorted by name. None where the file system knows no xattrs.
-pub fn xattrs(fd: BorrowedFd<'_>) -> Result<Vec<Xattr>> {
+/// The carried xattrs with their values. None where the file system knows no xattrs.
+pub fn xattrs(fd: BorrowedFd<'_>) -> Result<Xattrs> {
     collect_xattrs(list_xattrs(fd), |name| get_xattr(fd, name))
 }
 
+/// True if the object has so few xattrs that none more or less can make them too many.
+pub fn has_few_xattrs(fd: BorrowedFd<'_>) -> bool {
+    list_xattrs(fd).is_ok_and(|names| names.iter().filter(|byte| **byte == 0).count() <= FEW_XATTRS)
+}
+
+/// True if all xattrs of the object are carried, not only those that always are. Where they can't be read, they are not
+/// known to be too many.
+pub fn has_all_xattrs_carried(fd: BorrowedFd<'_>) -> bool {
+    has_few_xattrs(fd) || !xattrs(fd).is_ok_and(|xattrs| xattrs.too_many)
+}
+
+/// True for what is carried of an object that has too many xattrs, too.
+pub fn is_always_carried(xattr: &[u8]) -> bool {
+    XATTRS_ALWAYS.contains(&xattr)
+}
+
 /// As [`xattrs`], of the object `name` in `dir`; None where the kernel can't tell without opening it.
-fn xattrs_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<Xattr>>> {
+fn xattrs_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Xattrs>> {
     let names = read_growing(|buffer| sys::list_xattrs_at(dir, name, buffer));
     // EPERM: what sandboxes say of a system call that they do not know.
     if matches!(names, Err(Errno::NOSYS | Errno::PERM)) {
@@ -196,22 +251,44 @@ fn xattrs_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<Xattr>>> {
     collect_xattrs(names, value).map(Some)
 }
 
-fn collect_xattrs(names: Result<Vec<u8>>, value_of: impl Fn(&[u8]) -> Result<Vec<u8>>) -> Result<Vec<Xattr>> {
-    let names = match names {
-        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        names => names?,
+fn collect_xattrs(names: Result<Vec<u8>>, value_of: impl Fn(&[u8]) -> Result<Vec<u8>>) -> Result<Xattrs> {
+    let all = match names {
+        Err(Errno::OPNOTSUPP) => return Ok(Xattrs { carried: Vec::new(), too_many: false }),
+        Err(Errno::TOOBIG) => None,
+        names => values(names?.split(|&b| b == 0), &value_of)?,
     };
-    let mut found = Vec::new();
-    for name in names.split(|&b| b == 0) {
+    match all {
+        Some(carried) => Ok(Xattrs { carried, too_many: false }),
+        None => {
+            let carried = values(XATTRS_ALWAYS.into_iter(), value_of)?.unwrap_or_default();
+            Ok(Xattrs { carried, too_many: true })
+        }
+    }
+}
+
+/// Those of the named xattrs that are carried and there; None where that are too many bytes.
+fn values<'a>(
+    names: impl Iterator<Item = &'a [u8]>,
+    value_of: impl Fn(&[u8]) -> Result<Vec<u8>>,
+) -> Result<Option<Vec<Xattr>>> {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    for name in names {
         let Some(carried) = XattrName::new(name) else { continue };
         match value_of(name) {
-            Ok(value) => found.push(Xattr { name: carried, value }),
-            Err(Errno::NODATA) => {}
+            Ok(value) => {
+                bytes += name.len() + value.len();
+                found.push(Xattr { name: carried, value });
+            }
+            // EOPNOTSUPP: an ACL that was asked for where there are none.
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(e) => return Err(e),
+        }
+        if bytes > XATTRS_BYTES_MAX {
+            return Ok(None);
         }
     }
     found.sort();
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// The names of all xattrs, each ended by NUL, carried or not.

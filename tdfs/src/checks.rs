@@ -1,15 +1,15 @@
 //! Checks before anything is mounted: wrong use gets one sentence that says what to do.
 //!
-//! Called by `daemon` once. Changes nothing.
+//! Called by `daemon` once. Changes nothing that has a name.
 
 use crate::args::Serve;
 use crate::fuse::mount::{self, FSTYPE, MountInfo};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use tdfs_host::cli::{WrongUse, absolute, absolute_to_make, check_directory, stderr_inside, wrong};
-use tdfs_host::state;
+use tdfs_host::{object, state};
 
 /// Where everything is: absolute paths without symbolic links.
 #[derive(Clone, Debug)]
@@ -107,6 +107,27 @@ impl Places {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Files must be of the directory's own device, or they count as mounted: an overlayfs over several file systems gives
+    /// each layer's a device of its own, and inode numbers that don't last. A file without a name tells; where
+    /// none can be made, what differs is named when it is met.
+    pub fn check_files_device(&self) -> Result<(), WrongUse> {
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let made = rustix::fs::open(&self.directory, flags, Mode::RUSR | Mode::WUSR);
+        let differs = made.is_ok_and(|file| {
+            let directory = rustix::fs::stat(&self.directory);
+            let device = |fd: OwnedFd| object::stat(fd.as_fd()).map(|stat| object::device(&stat));
+            matches!((device(file), directory), (Ok(own), Ok(directory)) if own != directory.st_dev)
+        });
+        if differs {
+            return wrong(format!(
+                "files in {} are of another device than the directory: where it is an overlayfs, mount it with xino=on, \
+                 or with all layers on one file system",
+                self.directory.display()
+            ));
+        }
+        Ok(())
     }
 
     /// Takes the directory for this process: opened as a path fd, and locked as long as the second fd lives.

@@ -88,6 +88,7 @@ fn run(serve: &Serve) -> anyhow::Result<()> {
     mount::check_device().map_err(WrongUse)?;
     let places = Places::find(serve, &replicas)?;
     places.check_mounts_below(serve.skip_mounts)?;
+    places.check_files_device()?;
     let (root, lock) = places.take_directory()?;
     init_log();
     log_of_fuser();

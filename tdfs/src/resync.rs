@@ -5,7 +5,7 @@
 //! object can come between the answer's LSN and its place in the stream (DESIGN section 7, rule 2).
 
 use crate::commit::{Commit, TreeShared};
-use crate::passthrough::Passthrough;
+use crate::passthrough::{Passthrough, Why};
 use crate::ship::{Answerer, Placed};
 use rustix::fs::{OFlags, SeekFrom, Statx};
 use rustix::io::{Errno, Result};
@@ -21,6 +21,9 @@ use tdfs_wire::{Name, TreePath};
 /// A part of a listing is cut at about this many encoded bytes: a few blocks of content, so that records do not wait long
 /// behind it. All names of the directory are read for each part.
 const LISTING_PART_BYTES: usize = 512 * 1024;
+
+/// A child with more bytes of xattrs is told without them: so few fit beside those of its directory.
+const CHILD_XATTR_BYTES_MAX: usize = 64 * 1024;
 
 /// A child takes at least so many bytes beside its name.
 const CHILD_BYTES: usize = 100;
@@ -74,7 +77,7 @@ impl Answers {
                 let resolved = self.resolve(&tree, &want.path)?;
                 let answer = match &resolved {
                     Resolved::Nothing(_) => (Found::Gone, Vec::new()),
-                    Resolved::Object(found) => self.object(found, *offset, hashes)?,
+                    Resolved::Object(found) => self.object(&want.path, found, *offset, hashes)?,
                 };
                 self.tell(want, answer, place)
             }
@@ -92,13 +95,13 @@ impl Answers {
                 Resolved::Object(dir) if object::file_type(&dir.stat) == libc::S_IFDIR => {
                     let part = Part::of(object::list(dir.fd.as_fd())?, after);
                     if part.names.len() > CHILDREN_LOCKED_MAX && hints.is_none() {
-                        let (fd, stat) = (rustix::io::fcntl_dupfd_cloexec(&dir.fd, 0)?, dir.stat);
+                        let fd = rustix::io::fcntl_dupfd_cloexec(&dir.fd, 0)?;
                         drop(resolved);
                         drop(tree);
-                        hints = Some(self::hints(fd.as_fd(), &stat, part.names));
+                        hints = Some(self.hints(&want.path, fd.as_fd(), part.names));
                         continue;
                     }
-                    listing(dir, part, hints.unwrap_or_default())?
+                    self.listing(&want.path, dir, part, hints.unwrap_or_default())?
                 }
                 Resolved::Object(_) | Resolved::Nothing(_) => Found::Gone,
             };
@@ -142,12 +145,13 @@ impl Answers {
             match now {
                 None => return Ok(Resolved::Object(found)),
                 Some(Ok(now)) if !missing && now.stx_ino == found.stat.stx_ino => {
-                    return Ok(Resolved::Object(found));
+                    let foreign = self.passthrough.is_foreign(&found.stat);
+                    return Ok(if foreign { Resolved::Nothing(found) } else { Resolved::Object(found) });
                 }
                 Some(Err(Errno::NOENT | Errno::NOTDIR)) if missing && found.stat.stx_nlink > 0 => {
                     return Ok(Resolved::Nothing(found));
                 }
-                Some(Ok(now)) if missing && !same_device(&now, &found.stat) => {
+                Some(Ok(now)) if missing && self.passthrough.is_foreign(&now) => {
                     return Ok(Resolved::Nothing(found));
                 }
                 Some(Ok(_) | Err(Errno::NOENT | Errno::NOTDIR)) => {} // it moved: look again
@@ -156,7 +160,13 @@ impl Answers {
         }
     }
 
-    fn object(&self, found: &Locked<'_>, offset: u64, hashes: &[[u8; 32]]) -> Result<(Found, Vec<u8>)> {
+    fn object(
+        &self,
+        path: &TreePath,
+        found: &Locked<'_>,
+        offset: u64,
+        hashes: &[[u8; 32]],
+    ) -> Result<(Found, Vec<u8>)> {
         let (ino, links) = (found.stat.stx_ino, found.stat.stx_nlink.into());
         let mut bulk = Vec::new();
         let mut stretches = Vec::new();
@@ -164,7 +174,7 @@ impl Answers {
         let file =
             if is_file && offset < found.stat.stx_size { Some(open_content(&found.fd)?) } else { None };
         // An open file tells its xattrs at a fraction of the cost.
-        let meta = object::meta(file.as_ref().unwrap_or(&found.fd).as_fd(), &found.stat)?;
+        let meta = self.meta(path, file.as_ref().unwrap_or(&found.fd).as_fd(), &found.stat)?;
         if let Some(file) = &file {
             let end = offset + blocks_beside(&meta)? * BLOCK_BYTES;
             let mut at = offset;
@@ -187,6 +197,76 @@ impl Answers {
             }
         }
         Ok((Found::Object { meta, ino, links, stretches }, bulk))
+    }
+
+    /// A directory with the part of its names that fits an answer.
+    fn listing(&self, path: &TreePath, dir: &Locked<'_>, part: Part, mut hints: Hints) -> Result<Found> {
+        let meta = self.meta(path, dir.fd.as_fd(), &dir.stat)?;
+        let bytes_max =
+            LISTING_PART_BYTES.min(FRAME_BYTES_MAX.saturating_sub(HEAD_BYTES + xattr_bytes(&meta)));
+        let (mut children, mut bytes, mut last) = (Vec::new(), 0, !part.more);
+        for listed in part.names {
+            let child = match hints.remove(&listed.name).filter(|hint| is_of(hint, &listed)) {
+                Some(hint) => hint,
+                None => match self.child(path, dir.fd.as_fd(), listed.name)? {
+                    Some(child) => child,
+                    None => continue,
+                },
+            };
+            let child_bytes = encoded_bytes(&child);
+            if bytes + child_bytes > bytes_max && bytes > 0 {
+                last = false;
+                break;
+            }
+            bytes += child_bytes;
+            children.push(child);
+        }
+        Ok(Found::Listing { meta, children, last })
+    }
+
+    /// Reads children without a lock, for [`Answers::listing`] to use where they are still the same objects.
+    ///
+    /// What is exact in a listing - names, types, inode numbers - is compared once more below the lock. All else
+    /// may be older than the answer: the slave asked before it was read, so each record that changed the
+    /// child since stands in the stream before the answer. Where the slave could apply it, its object differs
+    /// from what is told here or is right; where not, the name counts as touched. Either way the
+    /// child is wanted on its own. A symlink's target and a device's number make no such want: those are read
+    /// below the lock always.
+    fn hints(&self, path: &TreePath, dir: BorrowedFd<'_>, names: Vec<Listed>) -> Hints {
+        let seen = names.into_iter().filter_map(|listed| self.child(path, dir, listed.name).ok().flatten());
+        seen.map(|child| (child.name.as_bytes().to_vec(), child)).collect()
+    }
+
+    /// One name of a directory; None for what is foreign.
+    fn child(&self, parent: &TreePath, dir: BorrowedFd<'_>, name: Vec<u8>) -> Result<Option<Child>> {
+        let note =
+            |why| parent.join(&name).into_iter().for_each(|path| self.passthrough.left_out().note(why, path));
+        let seen = match object::look_at(dir, &name) {
+            Ok(seen) if !self.passthrough.is_foreign(&seen.stat) => seen,
+            Ok(_) | Err(Errno::XDEV) => {
+                note(Why::Foreign);
+                return Ok(None);
+            }
+            Err(e) => return Err(e),
+        };
+        let (ino, links, mut meta) = (seen.stat.stx_ino, seen.stat.stx_nlink.into(), seen.meta);
+        if seen.too_many_xattrs {
+            note(Why::ManyXattrs);
+        }
+        if xattr_bytes(&meta) > CHILD_XATTR_BYTES_MAX {
+            meta.xattrs.clear(); // only a hint: the difference makes a want
+        }
+        let name = Name::new(name).map_err(|_| Errno::NAMETOOLONG)?;
+        Ok(Some(Child { name, ino, links, meta }))
+    }
+
+    /// What is told of an object; that xattrs are left out is noted.
+    fn meta(&self, path: &TreePath, fd: BorrowedFd<'_>, stat: &Statx) -> Result<Meta> {
+        let seen = object::look(fd, stat)?;
+        if seen.too_many_xattrs {
+            self.passthrough.left_out().note(Why::ManyXattrs, path.clone());
+        }
+        Ok(seen.meta)
     }
 }
 
@@ -219,42 +299,6 @@ impl Part {
     }
 }
 
-/// A directory with the part of its names that fits an answer.
-fn listing(dir: &Locked<'_>, part: Part, mut hints: Hints) -> Result<Found> {
-    let meta = object::meta(dir.fd.as_fd(), &dir.stat)?;
-    let (mut children, mut bytes, mut last) = (Vec::new(), 0, !part.more);
-    for listed in part.names {
-        let child = match hints.remove(&listed.name).filter(|hint| is_of(hint, &listed)) {
-            Some(hint) => hint,
-            None => match child(dir.fd.as_fd(), &dir.stat, listed.name)? {
-                Some(child) => child,
-                None => continue,
-            },
-        };
-        let child_bytes = encoded_bytes(&child);
-        if bytes + child_bytes > LISTING_PART_BYTES && bytes > 0 {
-            last = false;
-            break;
-        }
-        bytes += child_bytes;
-        children.push(child);
-    }
-    Ok(Found::Listing { meta, children, last })
-}
-
-/// Reads children without a lock, for [`listing`] to use where they are still the same objects.
-///
-/// What is exact in a listing - names, types, inode numbers - is compared once more below the lock. All else
-/// may be older than the answer: the slave asked before it was read, so each record that changed the
-/// child since stands in the stream before the answer. Where the slave could apply it, its object differs
-/// from what is told here or is right; where not, the name counts as touched. Either way the
-/// child is wanted on its own. A symlink's target and a device's number make no such want: those are read
-/// below the lock always.
-fn hints(dir: BorrowedFd<'_>, stat: &Statx, names: Vec<Listed>) -> Hints {
-    let seen = names.into_iter().filter_map(|listed| child(dir, stat, listed.name).ok().flatten());
-    seen.map(|child| (child.name.as_bytes().to_vec(), child)).collect()
-}
-
 /// True if the hint is about the object that stands there now.
 fn is_of(hint: &Child, listed: &Listed) -> bool {
     let file_type = match hint.meta.kind {
@@ -267,30 +311,10 @@ fn is_of(hint: &Child, listed: &Listed) -> bool {
     (hint.ino, file_type) == (listed.ino, listed.file_type)
 }
 
-/// One name of a directory; None for what lies on another file system.
-fn child(dir: BorrowedFd<'_>, dir_stat: &Statx, name: Vec<u8>) -> Result<Option<Child>> {
-    let (stat, mut meta) = match object::look_at(dir, &name) {
-        Err(Errno::XDEV) => return Ok(None),
-        seen => seen?,
-    };
-    let name = Name::new(name).map_err(|_| Errno::NAMETOOLONG)?;
-    if !same_device(&stat, dir_stat) {
-        return Ok(None);
-    }
-    if xattr_bytes(&meta) > LISTING_PART_BYTES {
-        meta.xattrs.clear(); // only a hint: the difference makes a want
-    }
-    Ok(Some(Child { name, ino: stat.stx_ino, links: stat.stx_nlink.into(), meta }))
-}
-
 fn lock<'a>(tree: &'a TreeShared<'a>, fd: OwnedFd) -> Result<Locked<'a>> {
     let lock = tree.reading(object::stat(fd.as_fd())?.stx_ino);
     let stat = object::stat(fd.as_fd())?;
     Ok(Locked { fd, stat, _lock: lock })
-}
-
-fn same_device(a: &Statx, b: &Statx) -> bool {
-    object::device(a) == object::device(b)
 }
 
 fn open_content(path_fd: &OwnedFd) -> Result<OwnedFd> {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a failure is a panic")]
 
 mod first_copy;
+mod foreign;
 mod links;
 mod main_job;
 mod master_life;

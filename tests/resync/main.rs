@@ -9,6 +9,7 @@ mod either_side;
 mod exotic;
 mod healing;
 mod interruption;
+mod many_xattrs;
 mod overflow;
 mod planted;
 mod rate;

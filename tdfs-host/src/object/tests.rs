@@ -51,7 +51,7 @@ fn attributes_are_set_and_read_back() {
     assert_eq!((meta.mode, meta.mtime, meta.size), (0o4751, before_1970, 7));
     assert_eq!(meta.xattrs[0].value.len(), 1000);
     remove_xattr(file.as_fd(), b"user.long").unwrap();
-    assert_eq!(xattrs(file.as_fd()).unwrap(), []);
+    assert_eq!(xattrs(file.as_fd()).unwrap().carried, []);
 }
 
 #[test]
@@ -67,12 +67,12 @@ fn looking_by_name_tells_what_opening_tells() {
     for listed in list(fd.as_fd()).unwrap() {
         let opened = open_path(fd.as_fd(), &listed.name).unwrap();
         let stat = stat(opened.as_fd()).unwrap();
-        let (seen, seen_meta) = look_at(fd.as_fd(), &listed.name).unwrap();
+        let Looked { stat: seen, meta: seen_meta, .. } = look_at(fd.as_fd(), &listed.name).unwrap();
         assert_eq!(seen_meta, meta(opened.as_fd(), &stat).unwrap());
         assert_eq!((seen.stx_ino, file_type(&seen)), (stat.stx_ino, file_type(&stat)));
         assert_eq!((listed.ino, listed.file_type), (stat.stx_ino, file_type(&stat)));
     }
-    assert_eq!(look_at(fd.as_fd(), b"f").unwrap().1.xattrs[0].value.len(), 1000);
+    assert_eq!(look_at(fd.as_fd(), b"f").unwrap().meta.xattrs[0].value.len(), 1000);
     assert_eq!(look_at(fd.as_fd(), b"missing").unwrap_err(), Errno::NOENT);
 }
 

@@ -53,7 +53,9 @@ impl Stock for Disk<'_> {
         reaching(self.target, path, |target| {
             let seen = match target.parent(path) {
                 _ if path.is_root() => standing(target.root()),
-                Ok((dir, name)) => object::look_at(dir.as_fd(), name).map(stands),
+                Ok((dir, name)) => {
+                    object::look_at(dir.as_fd(), name).map(|seen| stands((seen.stat, seen.meta)))
+                }
                 Err(errno) => Err(errno),
             };
             match seen {
@@ -340,7 +342,7 @@ fn dress(
     if (before.uid, before.gid) != (meta.uid, meta.gid) {
         set_owner(lacks, fd, path, (meta.uid, meta.gid))?;
         // chown(2) can have taken some.
-        here = Cow::Owned(object::xattrs(fd).map_err(stop("list the xattrs of", path))?);
+        here = Cow::Owned(object::xattrs(fd).map_err(stop("list the xattrs of", path))?.carried);
     }
     for extra in here.iter().filter(|here| meta.xattrs.iter().all(|there| there.name != here.name)) {
         match object::remove_xattr(fd, extra.name.as_bytes()) {

@@ -87,7 +87,7 @@ fn scan_children(
 ) -> BTreeMap<Vec<u8>, u64> {
     let mut children = BTreeMap::new();
     for name in object::list_names(dir).unwrap() {
-        let (stat, meta) = object::look_at(dir, &name).unwrap();
+        let object::Looked { stat, meta, .. } = object::look_at(dir, &name).unwrap();
         let next = found.len() as u64 + 2;
         let number = *found.entry(stat.stx_ino).or_insert(next);
         children.insert(name.clone(), number);
@@ -191,7 +191,7 @@ fn dress(at: &Path, meta: &Meta) {
     if !matches!(meta.kind, Kind::Symlink(_)) {
         object::set_mode(fd.as_fd(), meta.mode).unwrap();
     }
-    let here = object::xattrs(fd.as_fd()).unwrap_or_default();
+    let here = object::xattrs(fd.as_fd()).map_or_else(|_| Vec::new(), |xattrs| xattrs.carried);
     for xattr in here {
         object::remove_xattr(fd.as_fd(), xattr.name.as_bytes()).unwrap();
     }

@@ -125,6 +125,7 @@ impl Daemon {
         for slave in &mut slaves {
             slave.checking |= lost;
             slave.needs_resync |= trouble.is_some();
+            slave.not_carried.extend(self.passthrough.left_out().words());
             if slave.resync.as_ref().is_some_and(|resync| resync.phase == CONFIRM) {
                 slave.last_error = Some(self.asks_to_confirm(&slave.address));
             }

@@ -27,11 +27,6 @@ impl Caller {
         self.uid == 0
     }
 
-    /// True if the caller may change the mode of what a stat describes.
-    pub fn owns(self, stat: &Statx) -> bool {
-        self.uid == 0 || self.uid == stat.stx_uid
-    }
-
     /// True if an object with the setgid bit loses it when the caller changes what the bit stands for.
     pub fn loses_setgid(self, stat: &Statx) -> bool {
         let setgid = object::permissions(stat) & libc::S_ISGID != 0;

@@ -77,7 +77,7 @@ impl Passthrough {
             }
             let seen = if listed == Listed::Attributes && !dots {
                 match object::stat_at(dir.as_fd(), name) {
-                    Ok(stat) if self.is_hidden(&stat) => continue,
+                    Ok(stat) if self.is_hidden(nodeid, name, &stat) => continue,
                     Err(Errno::NOENT) => continue,
                     stat => stat.map(|stat| Some(Seen { nodeid: self.nodeid(&stat), stat }))?,
                 }

@@ -1,7 +1,7 @@
 //! Reading names and attributes: lookup, forget, getattr, readlink, statfs.
 
 use super::nodes::{NodeName, Place};
-use super::{FOREIGN, Passthrough};
+use super::{FOREIGN, Passthrough, Why};
 use crate::commit::TreeShared;
 use rustix::fs::{StatVfs, Statx};
 use rustix::io::{Errno, Result};
@@ -30,7 +30,7 @@ impl Passthrough {
         let dir = self.dir(&tree, parent)?;
         let _held = tree.reading(self.lock_key(parent));
         let stat = object::stat_at(dir.as_fd(), name)?;
-        if self.is_hidden(&stat) {
+        if self.is_hidden(parent, name, &stat) {
             return Err(Errno::NOENT);
         }
         self.tell(&tree, parent, name, stat)
@@ -73,9 +73,15 @@ impl Passthrough {
         Ok(Seen { nodeid, stat })
     }
 
-    /// True for what is on another file system and no directory: it can't be shown as an empty one.
-    pub(super) fn is_hidden(&self, stat: &Statx) -> bool {
-        object::device(stat) != self.device && object::file_type(stat) != libc::S_IFDIR
+    /// True for what is foreign and no directory: it can't be shown as an empty one. Either is noted as left out.
+    pub(super) fn is_hidden(&self, parent: u64, name: &[u8], stat: &Statx) -> bool {
+        if !self.is_foreign(stat) {
+            return false;
+        }
+        if let Ok(path) = self.path_of_new(parent, name) {
+            self.left_out.note(Why::Foreign, path);
+        }
+        object::file_type(stat) != libc::S_IFDIR
     }
 
     /// The target of a symlink.

@@ -163,6 +163,9 @@ impl Passthrough {
                 let (Ok(stat), Ok(path)) = (object::stat_at(dir.as_fd(), &name), path.join(&name)) else {
                     continue;
                 };
+                if self.is_foreign(&stat) {
+                    continue; // there others have the same inode numbers
+                }
                 if object::file_type(&stat) == libc::S_IFDIR {
                     waiting.push((dir.clone(), path));
                 } else if is_wanted(stat.stx_ino) {

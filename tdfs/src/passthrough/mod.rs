@@ -12,6 +12,7 @@ mod cache;
 mod caller;
 mod data;
 mod dir;
+mod left_out;
 mod lookup;
 mod lost;
 mod namespace;
@@ -24,6 +25,7 @@ pub use attr::{SetTime, SetTimes};
 pub use caller::Caller;
 pub use data::{Range, WRITE_BYTES_MAX};
 pub use dir::{DirItem, Listed};
+pub use left_out::{LeftOut, Why};
 pub use lookup::Seen;
 pub use lost::Lost;
 pub use nodes::ROOT;
@@ -31,7 +33,7 @@ pub use nodes::ROOT;
 use crate::commit::{Commit, TreeShared};
 use cache::{Cache, DIRS_MAX, DataFd, Dir, FILES_MAX};
 use nodes::{NodeName, Nodes, Place};
-use rustix::fs::{Mode, OFlags, Statx};
+use rustix::fs::{Mode, OFlags, Statx, StatxAttributes};
 use rustix::io::{Errno, Result};
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -52,6 +54,7 @@ pub struct Passthrough {
     dirs: Cache<Dir>,
     files: Cache<DataFd>,
     lost: Lost,
+    left_out: LeftOut,
     stores: Stores,
 }
 
@@ -80,6 +83,7 @@ impl Passthrough {
             dirs: Cache::new(DIRS_MAX),
             files: Cache::new(FILES_MAX),
             lost: Lost::default(),
+            left_out: LeftOut::default(),
             stores: Stores::default(),
         })
     }
@@ -99,11 +103,23 @@ impl Passthrough {
         &self.lost
     }
 
-    /// nodeid of the object that a stat describes: its inode number, 1 for the root. The root of another file
-    /// system mounted below gets a number that no inode has.
+    /// What was met that no replica can get.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
+    }
+
+    /// True for what is no part of the tree that is served, though it stands in it: on another file system, in another
+    /// subvolume, which nothing is mounted for, or a bind mount.
+    pub fn is_foreign(&self, stat: &Statx) -> bool {
+        let mounted = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+        object::device(stat) != self.device || (mounted && stat.stx_ino != self.root_ino)
+    }
+
+    /// nodeid of the object that a stat describes: its inode number, 1 for the root. What is foreign gets a number that
+    /// no inode has, made with its device's: many have the same inode number.
     fn nodeid(&self, stat: &Statx) -> u64 {
         match stat.stx_ino {
-            ino if object::device(stat) != self.device => ino | FOREIGN,
+            ino if self.is_foreign(stat) => FOREIGN | (ino ^ (object::device(stat) << 32)),
             ino if ino == self.root_ino => ROOT,
             ino => ino,
         }
@@ -114,9 +130,14 @@ impl Passthrough {
         if nodeid == ROOT { self.root_ino } else { nodeid }
     }
 
-    /// EXDEV for what lies on another file system than the root.
-    fn same_device(&self, stat: &Statx) -> Result<()> {
-        if object::device(stat) == self.device { Ok(()) } else { Err(Errno::XDEV) }
+    /// EXDEV for what is foreign.
+    fn check_own(&self, stat: &Statx) -> Result<()> {
+        if self.is_foreign(stat) { Err(Errno::XDEV) } else { Ok(()) }
+    }
+
+    /// EXDEV for a foreign directory: nothing is reached below it.
+    fn check_own_node(nodeid: u64) -> Result<()> {
+        if nodeid & FOREIGN == 0 { Ok(()) } else { Err(Errno::XDEV) }
     }
 
     /// The directory of a node, from the cache or opened step by step from the nearest directory that is
@@ -128,6 +149,7 @@ impl Passthrough {
 
     /// [`Passthrough::dir`] for those who hold the tree lock in either way.
     fn dir_locked(&self, nodeid: u64) -> Result<Arc<Dir>> {
+        Self::check_own_node(nodeid)?;
         let mut missing: Vec<(u64, NodeName)> = Vec::new();
         let mut at = nodeid;
         let mut dir = loop {
@@ -183,8 +205,9 @@ impl Passthrough {
     /// held; else [`Passthrough::steady`] makes them so.
     ///
     /// # Errors
-    /// ESTALE if another object is found; EXDEV for the root of another file system.
+    /// ESTALE if another object is found; EXDEV for a foreign directory.
     fn object(&self, nodeid: u64) -> Result<Object> {
+        Self::check_own_node(nodeid)?;
         let fd = match self.nodes.place(nodeid)? {
             Place::Root => object::reopen(self.root.as_fd(), OFlags::PATH | OFlags::DIRECTORY)?,
             Place::Nameless(fd) => rustix::io::fcntl_dupfd_cloexec(&*fd, 0)?,
@@ -215,7 +238,7 @@ impl Passthrough {
 
 /// How often an operation looks again for a directory whose name moved away before it was locked.
 const RETRIES: usize = 100;
-/// Marks the nodeid of a directory on which another file system is mounted: it is shown empty.
+/// Marks the nodeid of a directory that is foreign: it is shown empty.
 const FOREIGN: u64 = 1 << 63;
 
 /// Runs `create` under a umask, which is the calling thread's own.

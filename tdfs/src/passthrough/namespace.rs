@@ -123,7 +123,7 @@ impl Passthrough {
     }
 
     /// The path that a new name in a directory gets. ENOENT when the directory is not in the tree any more.
-    fn path_of_new(&self, parent: u64, name: &[u8]) -> Result<TreePath> {
+    pub(super) fn path_of_new(&self, parent: u64, name: &[u8]) -> Result<TreePath> {
         let parent = self.nodes.path(parent)?.ok_or(Errno::NOENT)?;
         parent.join(name).map_err(errno_of_path)
     }
@@ -165,7 +165,7 @@ impl Passthrough {
         let dir = self.dir(&tree, parent)?;
         let mut turn = tree.turn(&[self.lock_key(parent)], &[]);
         let stat = object::stat_at(dir.as_fd(), name)?;
-        self.same_device(&stat)?;
+        self.check_own(&stat)?;
         if object::file_type(&stat) == libc::S_IFDIR {
             return Err(Errno::ISDIR);
         }
@@ -190,7 +190,7 @@ impl Passthrough {
         let dir = self.dir(&tree, parent)?;
         for _ in 0..RETRIES {
             let stat = object::stat_at(dir.as_fd(), name)?;
-            self.same_device(&stat)?;
+            self.check_own(&stat)?;
             let turn = tree.turn(&[self.lock_key(parent), stat.stx_ino], &[]);
             if object::stat_at(dir.as_fd(), name)?.stx_ino != stat.stx_ino {
                 continue;
@@ -244,7 +244,8 @@ impl Passthrough {
         flags: RenameFlags,
     ) -> Result<()> {
         let (from, to) = (moved.from, moved.to);
-        self.same_device(&moved.source)?;
+        self.check_own(&moved.source)?;
+        moved.target.as_ref().map_or(Ok(()), |target| self.check_own(target))?;
         let from_path = self.path_of_new(from.0, from.1)?;
         let to_path = self.path_of_new(to.0, to.1)?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);

@@ -104,8 +104,13 @@ impl Passthrough {
             },
             Intent::Attr { path, ino, what } => self.attributes(path, *ino, *what, tell),
             Intent::Xattr { path, ino, name } => match self.object_at(path, *ino)? {
-                Some((fd, _)) => {
+                Some((fd, _)) if object::has_few_xattrs(fd.as_fd()) => {
                     tell(xattr_change(&fd, path.clone(), name.clone(), &[]));
+                    Ok(())
+                }
+                // They may have become too many, or be so no longer.
+                Some(_) => {
+                    tell(Change::of(Op::Check { paths: vec![path.clone()] }));
                     Ok(())
                 }
                 None => Ok(()),

@@ -1,5 +1,5 @@
 //! Extended attributes and POSIX ACLs: get, list, set, remove. Those that a replica does not carry are
-//! done on the backing tree and not recorded.
+//! done on the backing tree and not recorded; so are those of an object that has too many (`object::Xattrs`).
 
 use super::attr::clear_setgid;
 use super::{Caller, Passthrough, carried};
@@ -68,16 +68,29 @@ impl Passthrough {
             Intent::of(object.path.as_ref(), ino, |path| Intent::Xattr { path, ino, name })
         });
         let changed = self.commit.change(&turn, &intent, value.len(), || -> Outcome<'a, ()> {
+            let all_before = object::has_all_xattrs_carried(object.fd.as_fd());
             if let Err(e) = set(&object.fd) {
                 return (Err(e), None);
             }
             let cleared = if loses_setgid(&object.stat) { clear_setgid(object.fd.as_fd()) } else { Ok(()) };
-            let Some(xattr) = xattr else { return (cleared, None) };
+            let all_now = object::has_all_xattrs_carried(object.fd.as_fd());
+            if xattr.is_none() && all_before == all_now {
+                return (cleared, None);
+            }
             let Some(path) = object.path else {
                 self.note_if_lost(nodeid, object.fd.as_fd(), &object.stat);
                 return (cleared, None);
             };
-            (cleared, Some(xattr_change(&object.fd, path, xattr, value).of_object(&object.stat)))
+            let is_told = all_now || object::is_always_carried(name);
+            let change = match xattr {
+                // Others go or come with it: slaves ask which there are.
+                _ if all_before != all_now => Some(Change::of(Op::Check { paths: vec![path] })),
+                Some(xattr) if is_told => {
+                    Some(xattr_change(&object.fd, path, xattr, value).of_object(&object.stat))
+                }
+                _ => None,
+            };
+            (cleared, change)
         });
         self.dirs.remove(nodeid); // a default ACL may have come or gone
         changed

@@ -60,11 +60,10 @@ fn a_listing_is_exact_whatever_happened_since_its_children_were_read() {
     }
     symlink("old", at("symlink")).unwrap();
     let dir = path_fd(served.dir.path());
-    let stat = object::stat(dir.as_fd()).unwrap();
     let hints = {
         // Nobody may need a lock here: the tree is locked against all others.
         let _all = served.answers.commit().order().exclusive();
-        hints(dir.as_fd(), &stat, object::list(dir.as_fd()).unwrap())
+        served.answers.hints(&TreePath::root(), dir.as_fd(), object::list(dir.as_fd()).unwrap())
     };
     fs::remove_file(at("gone")).unwrap();
     fs::write(at("new"), "new").unwrap();
@@ -80,7 +79,7 @@ fn a_listing_is_exact_whatever_happened_since_its_children_were_read() {
     let tree = served.answers.commit().order().shared();
     let locked = lock(&tree, dir).unwrap();
     let part = Part::of(object::list(locked.fd.as_fd()).unwrap(), None);
-    let (told, last) = children(listing(&locked, part, hints).unwrap());
+    let (told, last) = children(served.answers.listing(&TreePath::root(), &locked, part, hints).unwrap());
     assert!(last);
     let names: Vec<&[u8]> = told.iter().map(|child| child.name.as_bytes()).collect();
     let there = ["added", "moved-here", "other-type", "replaced", "same", "symlink", "touched"];
