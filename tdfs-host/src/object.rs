@@ -158,6 +158,11 @@ pub fn meta(path_fd: BorrowedFd<'_>, stat: &Statx) -> Result<Meta> {
     Ok(look(path_fd, stat)?.meta)
 }
 
+/// The same without xattrs: of what may not be read.
+pub fn bare_meta(path_fd: BorrowedFd<'_>, stat: &Statx) -> Result<Meta> {
+    Ok(meta_of(kind(path_fd, stat)?, stat, Vec::new()))
+}
+
 /// The same, and whether xattrs had to be left out.
 pub fn look(path_fd: BorrowedFd<'_>, stat: &Statx) -> Result<Looked> {
     Ok(looked(kind(path_fd, stat)?, stat, xattrs(path_fd)?))

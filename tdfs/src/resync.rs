@@ -93,7 +93,7 @@ impl Answers {
             let resolved = self.resolve(&tree, &want.path)?;
             let found = match &resolved {
                 Resolved::Object(dir) if object::file_type(&dir.stat) == libc::S_IFDIR => {
-                    let part = Part::of(object::list(dir.fd.as_fd())?, after);
+                    let part = Part::of(self.names(&want.path, dir)?, after);
                     if part.names.len() > CHILDREN_LOCKED_MAX && hints.is_none() {
                         let fd = rustix::io::fcntl_dupfd_cloexec(&dir.fd, 0)?;
                         drop(resolved);
@@ -170,9 +170,16 @@ impl Answers {
         let (ino, links) = (found.stat.stx_ino, found.stat.stx_nlink.into());
         let mut bulk = Vec::new();
         let mut stretches = Vec::new();
-        let is_file = object::file_type(&found.stat) == libc::S_IFREG;
-        let file =
-            if is_file && offset < found.stat.stx_size { Some(open_content(&found.fd)?) } else { None };
+        let has_content = object::file_type(&found.stat) == libc::S_IFREG && offset < found.stat.stx_size;
+        let file = match has_content.then(|| open_content(&found.fd)).transpose() {
+            Err(e) if is_forbidden(e, &found.stat) => {
+                self.passthrough.left_out().note(Why::Unreadable, path.clone());
+                // What a replica has stays as it is.
+                stretches.push(Stretch::Same(found.stat.stx_size - offset));
+                None
+            }
+            file => file?,
+        };
         // An open file tells its xattrs at a fraction of the cost.
         let meta = self.meta(path, file.as_ref().unwrap_or(&found.fd).as_fd(), &found.stat)?;
         if let Some(file) = &file {
@@ -197,6 +204,17 @@ impl Answers {
             }
         }
         Ok((Found::Object { meta, ino, links, stretches }, bulk))
+    }
+
+    /// All names of a directory; none where they may not be read.
+    fn names(&self, path: &TreePath, dir: &Locked<'_>) -> Result<Vec<Listed>> {
+        match object::list(dir.fd.as_fd()) {
+            Err(e) if is_forbidden(e, &dir.stat) => {
+                self.passthrough.left_out().note(Why::Unreadable, path.clone());
+                Ok(Vec::new())
+            }
+            names => names,
+        }
     }
 
     /// A directory with the part of its names that fits an answer.
@@ -237,7 +255,7 @@ impl Answers {
         seen.map(|child| (child.name.as_bytes().to_vec(), child)).collect()
     }
 
-    /// One name of a directory; None for what is foreign.
+    /// One name of a directory; None for what is foreign, or may not be looked at.
     fn child(&self, parent: &TreePath, dir: BorrowedFd<'_>, name: Vec<u8>) -> Result<Option<Child>> {
         let note =
             |why| parent.join(&name).into_iter().for_each(|path| self.passthrough.left_out().note(why, path));
@@ -247,6 +265,7 @@ impl Answers {
                 note(Why::Foreign);
                 return Ok(None);
             }
+            Err(e @ (Errno::ACCESS | Errno::PERM)) => return self.forbidden_child((parent, dir), name, e),
             Err(e) => return Err(e),
         };
         let (ino, links, mut meta) = (seen.stat.stx_ino, seen.stat.stx_nlink.into(), seen.meta);
@@ -260,9 +279,40 @@ impl Answers {
         Ok(Some(Child { name, ino, links, meta }))
     }
 
+    /// One name whose object could not be looked at; None where the directory may not be searched.
+    fn forbidden_child(
+        &self,
+        (parent, dir): (&TreePath, BorrowedFd<'_>),
+        name: Vec<u8>,
+        why: Errno,
+    ) -> Result<Option<Child>> {
+        let seen = object::open_path(dir, &name).and_then(|fd| Ok((object::stat(fd.as_fd())?, fd)));
+        let is_left_out = match &seen {
+            Ok((stat, _)) => is_forbidden(why, stat),
+            Err(e) => is_forbidden(*e, &object::stat(dir)?),
+        };
+        if !is_left_out {
+            return Err(why);
+        }
+        parent
+            .join(&name)
+            .into_iter()
+            .for_each(|path| self.passthrough.left_out().note(Why::Unreadable, path));
+        let Ok((stat, fd)) = seen else { return Ok(None) };
+        let meta = object::bare_meta(fd.as_fd(), &stat)?;
+        let name = Name::new(name).map_err(|_| Errno::NAMETOOLONG)?;
+        Ok(Some(Child { name, ino: stat.stx_ino, links: stat.stx_nlink.into(), meta }))
+    }
+
     /// What is told of an object; that xattrs are left out is noted.
     fn meta(&self, path: &TreePath, fd: BorrowedFd<'_>, stat: &Statx) -> Result<Meta> {
-        let seen = object::look(fd, stat)?;
+        let seen = match object::look(fd, stat) {
+            Err(e) if is_forbidden(e, stat) => {
+                self.passthrough.left_out().note(Why::Unreadable, path.clone());
+                return object::bare_meta(fd, stat);
+            }
+            seen => seen?,
+        };
         if seen.too_many_xattrs {
             self.passthrough.left_out().note(Why::ManyXattrs, path.clone());
         }
@@ -315,6 +365,13 @@ fn lock<'a>(tree: &'a TreeShared<'a>, fd: OwnedFd) -> Result<Locked<'a>> {
     let lock = tree.reading(object::stat(fd.as_fd())?.stx_ino);
     let stat = object::stat(fd.as_fd())?;
     Ok(Locked { fd, stat, _lock: lock })
+}
+
+/// True if what this stat describes is somebody else's and can't be read without root's rights: waiting does not help. What
+/// is our own its owner can make readable, so it is waited for: told otherwise, replicas would lose it.
+fn is_forbidden(why: Errno, stat: &Statx) -> bool {
+    let user = rustix::process::geteuid();
+    matches!(why, Errno::ACCESS | Errno::PERM) && !user.is_root() && user.as_raw() != stat.stx_uid
 }
 
 fn open_content(path_fd: &OwnedFd) -> Result<OwnedFd> {

@@ -49,6 +49,12 @@ impl Places {
         let (backing, home) = (make("a"), make("home"));
         let mount = if in_place { backing.clone() } else { make("m") };
         fs::write(backing.join("others"), "root's").expect("make a file that is not the user's");
+        fs::write(backing.join("secret"), "root's").expect("make a file that the user may not read");
+        fs::create_dir(backing.join("lost+found")).expect("make a directory that the user may not list");
+        for (name, mode) in [("secret", 0o600), ("lost+found", 0o700)] {
+            let closed = fs::Permissions::from_mode(mode);
+            fs::set_permissions(backing.join(name), closed).expect("close it to the user");
+        }
         let program = tree.path().join("tdfs");
         fs::write(&program, "").expect("make a place for the program");
         // The user may not look where it was built.
@@ -138,11 +144,14 @@ fn work(mount: &Path) {
 
 /// All is equal but what is said not to be.
 fn compare(places: &Places, not_carried: &[String]) {
-    for lack in ["owner and group", "setuid"] {
+    for lack in ["owner and group", "setuid", "may not read: /lost+found, /secret"] {
         assert!(not_carried.iter().any(|words| words.contains(lack)), "{lack} is not in {not_carried:?}");
     }
+    assert_eq!(fs::metadata(places.replica.join("secret")).expect("it has the name").len(), 6);
     let found = Compare::default().run(&places.backing, &places.replica).expect("compare the trees");
     let of = |name: &str| found.iter().filter(|difference| difference.contains(name)).count();
     // Its user and its group; the mode.
-    assert_eq!((of("./others: "), of("./setuid: mode"), found.len()), (2, 1, 3), "{found:?}");
+    let owners = ["./others: ", "./lost+found: ", "./secret: "].map(of);
+    // Of the secret the content, too.
+    assert_eq!((owners, of("./setuid: mode"), found.len()), ([2, 2, 3], 1, 8), "{found:?}");
 }

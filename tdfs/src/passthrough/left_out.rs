@@ -18,6 +18,8 @@ pub enum Why {
     Foreign,
     /// It has more xattrs than the kernel lists, or than fit into an answer.
     ManyXattrs,
+    /// It belongs to somebody else, and this process has no right to read it.
+    Unreadable,
 }
 
 impl Why {
@@ -26,6 +28,7 @@ impl Why {
         match self {
             Why::Foreign => "other file systems, subvolumes and mounts in the directory",
             Why::ManyXattrs => "xattrs of objects that have too many",
+            Why::Unreadable => "content that this user may not read",
         }
     }
 }
@@ -48,7 +51,8 @@ impl LeftOut {
     /// All of it, in words.
     pub fn words(&self) -> Vec<String> {
         let known = self.known.lock();
-        [Why::Foreign, Why::ManyXattrs].into_iter().filter_map(|why| words_of(&known, why)).collect()
+        let all = [Why::Foreign, Why::ManyXattrs, Why::Unreadable];
+        all.into_iter().filter_map(|why| words_of(&known, why)).collect()
     }
 }
 
