@@ -116,6 +116,7 @@ fn mirrors(places: &Places) {
     let log = places.tree.path().join("log");
     let mut master =
         Daemon::start("setpriv", &as_user(&places.args()), &log).expect("start tdfs as the user");
+    master.expect_log("content that this user may not read");
     eventually(SOON, "it is mounted", || {
         assert!(master.is_alive(), "it ended; its log:\n{}", master.log_tail());
         mount_at(&places.mount).is_some_and(|mount| mount.kind == "fuse.tdfs") && places.status().is_some()
