@@ -192,8 +192,10 @@ impl Held {
     fn blocks(&self, region: Region, rng: &mut Rng) -> std::io::Result<String> {
         let offset = region.offset / BLOCK as u64 * BLOCK as u64;
         let len = region.len.next_multiple_of(BLOCK);
-        let mut memory = rng.bytes(len + BLOCK);
+        let mut memory = vec![0; len + BLOCK];
         let start = memory.as_ptr().align_offset(BLOCK);
+        // The same bytes wherever the memory lies.
+        memory[start..start + len].copy_from_slice(&rng.bytes(len));
         self.file.write_all_at(&memory[start..start + len], offset)?;
         let read = self.file.read_at(&mut memory[start..start + len], offset)?;
         Ok(digest(&memory[start..start + read]))
