@@ -2,19 +2,16 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use harness::Cluster;
 
-use crate::cluster;
+use crate::{SOON, cluster};
 
 const USER: u32 = 1000;
-/// After this time the slave has nothing open any more.
-const NOTHING_OPEN: Duration = Duration::from_millis(2_500);
 
-/// A master with a user's home: one file is his, and one root's.
-fn home() -> Cluster {
+/// A user's home, on the mount and in the replica, in which one file is his and one root's. The slave has nothing of it open.
+fn home() -> (Cluster, PathBuf, PathBuf) {
     let cluster = cluster()
         .network(1)
         .expect_log("divergence")
@@ -30,8 +27,13 @@ fn home() -> Cluster {
         })
         .start();
     cluster.wait();
-    std::thread::sleep(NOTHING_OPEN);
-    cluster
+    let (mount, replica) = (cluster.mount().join("home"), cluster.slaves[0].replica.join("home"));
+    let open = format!("/proc/{}/fd", cluster.slaves[0].daemon.as_ref().unwrap().pid().as_raw_pid());
+    let is_below = |fd: PathBuf| fs::read_link(fd).is_ok_and(|file| file.starts_with(&replica));
+    harness::eventually(SOON, "the slave closes what it made", || {
+        !fs::read_dir(&open).unwrap().any(|fd| is_below(fd.unwrap().path()))
+    });
+    (cluster, mount, replica)
 }
 
 fn set_mode(path: &Path, mode: u32) {
@@ -46,8 +48,7 @@ fn is_counted(cluster: &Cluster) {
 /// SECURITY.md: "an ordinary user on either machine: nothing". He may rename in his home, there and on the master.
 #[test]
 fn no_file_of_root_becomes_a_setuid_program() {
-    let cluster = home();
-    let (mount, replica) = (cluster.mount().join("home"), cluster.slaves[0].replica.join("home"));
+    let (cluster, mount, replica) = home();
     let before = fs::metadata(replica.join("roots")).unwrap();
     fs::rename(replica.join("roots"), replica.join("his")).unwrap();
     let planted = fs::File::open(replica.join("his")).unwrap();
@@ -57,19 +58,17 @@ fn no_file_of_root_becomes_a_setuid_program() {
     cluster.assert_equal();
     let now = fs::metadata(replica.join("his")).unwrap();
     assert_eq!((now.uid(), now.mode() & 0o7777), (USER, 0o4755));
-    let held = planted;
-    let planted = held.metadata().unwrap();
-    drop(held);
-    assert_eq!(planted.ino(), before.ino());
-    assert!(planted.uid() == USER || planted.mode() & 0o6000 == 0, "it is root's still, and setuid");
+    let left = planted.metadata().unwrap();
+    drop(planted);
+    assert_eq!(left.ino(), before.ino());
+    assert!(left.uid() == USER || left.mode() & 0o6000 == 0, "it is root's still, and setuid");
     cluster.finish();
 }
 
 /// tdfs-slave(8): "What belongs to another user or group than on the master is not changed by a record".
 #[test]
 fn what_a_planted_link_leads_to_stays_as_it_was() {
-    let cluster = home();
-    let (mount, replica) = (cluster.mount().join("home"), cluster.slaves[0].replica.join("home"));
+    let (cluster, mount, replica) = home();
     let victim = cluster.tree.path().join("victim");
     fs::write(&victim, "root's").unwrap();
     set_mode(&victim, 0o600);
@@ -90,8 +89,7 @@ fn what_a_planted_link_leads_to_stays_as_it_was() {
 /// A confined slave can do nothing in a directory that is outside by now. README: "never a silent stall".
 #[test]
 fn a_directory_that_is_moved_out_of_the_replica_stops_nothing() {
-    let cluster = home();
-    let (mount, replica) = (cluster.mount().join("home"), cluster.slaves[0].replica.join("home"));
+    let (cluster, mount, replica) = home();
     let outside = cluster.tree.path().join("outside");
     // The slave has it open.
     fs::write(mount.join("before"), "before").unwrap();
